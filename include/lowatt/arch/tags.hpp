@@ -1,0 +1,47 @@
+// The levels: what a kernel may rely on. One struct per level, used as a template argument, so that
+// the name of every kernel function says which instructions it holds.
+#pragma once
+
+#include "../core/config.hpp"
+
+namespace lowatt {
+
+enum class Level : int { sse2 = 0, avx2 = 1, avx512 = 2, avx512icl = 3 };
+inline constexpr int level_count = 4;
+
+namespace arch {
+
+// Any x86-64.
+struct sse2 {
+  static constexpr Level level = Level::sse2;
+};
+// AVX2, FMA, BMI1/2, LZCNT, POPCNT, F16C (Haswell, Zen 1).
+struct avx2 {
+  static constexpr Level level = Level::avx2;
+};
+// AVX-512 F, BW, VL, DQ, CD (Skylake server).
+struct avx512 {
+  static constexpr Level level = Level::avx512;
+};
+// With VNNI, VBMI, VBMI2, BITALG, VPOPCNTDQ (Ice Lake, Zen 4).
+struct avx512icl {
+  static constexpr Level level = Level::avx512icl;
+};
+
+}  // namespace arch
+
+LOWATT_ALWAYS_INLINE constexpr const char* level_name(Level level) noexcept {
+  switch (level) {
+    case Level::sse2:
+      return "sse2";
+    case Level::avx2:
+      return "avx2";
+    case Level::avx512:
+      return "avx512";
+    case Level::avx512icl:
+      return "avx512icl";
+  }
+  return "unknown";
+}
+
+}  // namespace lowatt

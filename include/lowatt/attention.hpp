@@ -1,0 +1,5 @@
+// The attention layer: caches, plans and calls for every mechanism.
+#pragma once
+
+#include "attention/attend.hpp"     // IWYU pragma: export
+#include "attention/inhibitor.hpp"  // IWYU pragma: export

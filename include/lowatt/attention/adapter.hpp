@@ -1,0 +1,79 @@
+// What the attention layer asks of a mechanism. One specialisation per mechanism, in the file of
+// its name beside this one; validation, caches and planning are written once over them.
+#pragma once
+
+#include "../core/tiles.hpp"
+#include "../quant/calibration.hpp"
+#include "options.hpp"
+
+LOWATT_API_BEGIN
+
+// Which head a block of queries belongs to. Entries of a Calibration are per batch entry and head.
+struct HeadPosition {
+  Index batch = 0, query_head = 0, kv_head = 0;
+  Index query_heads = 0, kv_heads = 0;
+
+  Index query_entry() const noexcept { return batch * query_heads + query_head; }
+  Index kv_entry() const noexcept { return batch * kv_heads + kv_head; }
+};
+
+// template <> struct Adapter<M> {
+//   static Status validate(const M&, const Shape&) noexcept;
+//       Parameters alone and against extents; one sentence names argument and value. Shape.queries
+//       and Shape.query_heads are 0 while only a cache is being made.
+//   static Status calibrate(const M&, View<const float> q, k, v, bool causal, Calibration&)
+//   noexcept;
+//       Fills the entries that packing and attending need, from the tensors.
+//   static Status check(const M&, const Calibration&, const CacheShape&) noexcept;
+//       Whether a Calibration has those entries, in number and value.
+//   static Status check_queries(const M&, const Calibration&, const CacheShape&,
+//                               View<const float> q) noexcept;
+//       Whether the Calibration fits these queries too.
+//   static void adopt(M&, Calibration&) noexcept;
+//       Copies what the parameters refer to (per-head arrays) into the Calibration, for a cache to
+//       keep.
+//   static Index tile_bytes(const M&, Index head_dim, Index value_dim) noexcept;
+//   static Index query_block(const M&, const Shape&) noexcept;      rows per task
+//   static Index workspace_bytes(const M&, const Shape&) noexcept;  per worker, a multiple of 64
+//   static void pack(const KernelTable&, const M&, const Calibration&, Index kv_entry,
+//                    const PackArguments&) noexcept;   kv_entry = batch * kv_heads + kv head
+//   static void attend_block(const KernelTable&, const M&, const Calibration&, const HeadPosition&,
+//                            const BlockArguments&, std::int64_t* kept) noexcept;
+// };
+template <class M>
+struct Adapter;
+
+namespace detail {
+
+// Runs one block of queries through a kernel's phases.
+template <class K>
+void run_phases(const K& kernel, const typename K::Arguments& arguments) noexcept {
+  kernel.prepare(arguments);
+  if (kernel.statistic != nullptr) kernel.statistic(arguments);
+  kernel.accumulate(arguments);
+  kernel.finish(arguments);
+}
+
+inline Status check_scale(const Setting& scale) noexcept {
+  if (scale.given && !(__builtin_isfinite(scale.value) && scale.value > 0))
+    return failure(StatusCode::invalid_argument, "scale is %g; it must be finite and positive",
+                   scale.value);
+  return {};
+}
+
+// Absolute maxima of a calibration: one per entry, finite and not negative.
+inline Status check_absmax(const char* name, const Array<float>& values, Index expected) noexcept {
+  if (values.size() != expected)
+    return failure(StatusCode::invalid_argument, "calibration.%s has %td entries; %td are needed",
+                   name, values.size(), expected);
+  for (Index i = 0; i < expected; ++i)
+    if (!(__builtin_isfinite(values[i]) && values[i] >= 0))
+      return failure(StatusCode::invalid_argument,
+                     "calibration.%s[%td] is %g; it must be finite and not negative", name, i,
+                     static_cast<double>(values[i]));
+  return {};
+}
+
+}  // namespace detail
+
+LOWATT_API_END

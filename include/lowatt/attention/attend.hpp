@@ -1,0 +1,121 @@
+// Attention in one call: on a cache, or floats in and floats out.
+#pragma once
+
+#include "plan.hpp"
+
+LOWATT_API_BEGIN
+
+// out = attention of q on the cache. q [batch, query_heads, queries, head_dim], out [batch,
+// query_heads, queries, value_dim]; query_heads a multiple of the cache's KV heads. Nothing is
+// written on failure. Allocates a workspace unless options give one.
+template <class M>
+Status try_attend(View<const float> q, const KvCache<M>& cache, View<float> out,
+                  const Options& options = {}) noexcept {
+  const CacheShape& held = cache.shape();
+  if (cache.size() == 0)
+    return failure(StatusCode::invalid_shape, "the cache holds 0 keys; append some first");
+  if (Status status =
+          detail::check_queries(q, out, held.batch, held.kv_heads, held.head_dim, held.value_dim);
+      !status.ok())
+    return status;
+  if (Status status = Adapter<M>::check_queries(cache.mechanism(), cache.calibration(), held, q);
+      !status.ok())
+    return status;
+
+  Plan<M> plan;
+  const Shape shape{held.batch,   q.heads,       held.kv_heads, q.tokens,
+                    cache.size(), held.head_dim, held.value_dim};
+  if (Status status = try_plan(plan, cache.mechanism(), shape, options); !status.ok())
+    return status;
+  const int workers = options.executor.workers();
+  if (workers < 1)
+    return failure(StatusCode::invalid_argument, "executor.workers() is %d; it must be at least 1",
+                   workers);
+  const Index needed = plan.workspace_size(workers);
+  Array<std::byte> allocated;
+  std::byte* workspace = options.workspace;
+  if (workspace == nullptr) {
+    allocated = Array<std::byte>(needed);
+    if (allocated.size() != needed)
+      return failure(StatusCode::out_of_memory, "no memory for a workspace of %td bytes", needed);
+    workspace = allocated.data();
+  } else if (options.workspace_bytes < needed) {
+    return failure(StatusCode::invalid_argument, "workspace_bytes is %td; this call needs %td",
+                   options.workspace_bytes, needed);
+  } else if (reinterpret_cast<std::uintptr_t>(workspace) % Array<std::byte>::alignment != 0) {
+    return failure(StatusCode::invalid_argument, "workspace is at %p; it needs 64-byte alignment",
+                   static_cast<void*>(workspace));
+  }
+  if (options.kept != nullptr)
+    for (Index i = 0; i < q.batch * q.heads; ++i) options.kept[i] = 0;
+  options.executor.run(plan.tasks(), [&](Index task, Index worker) {
+    plan.run(task, worker, q, cache, out, workspace, options.kept);
+  });
+  return {};
+}
+
+// What a cache for these tensors would freeze: absolute maxima and, where the mechanism has them,
+// key means, clips and temperatures. Shapes as for attend.
+template <class M>
+Status try_calibrate(Calibration& calibration, const M& mechanism, View<const float> q,
+                     View<const float> k, View<const float> v,
+                     const Options& options = {}) noexcept {
+  if (Status status = detail::check_keys_values(k, v); !status.ok()) return status;
+  if (Status status =
+          detail::first_failure(detail::check_view("q", q), detail::check_group(q.heads, k.heads),
+                                detail::check_equal("q.batch", q.batch, "k.batch", k.batch),
+                                detail::check_equal("q.dim", q.dim, "k.dim", k.dim));
+      !status.ok())
+    return status;
+  const Shape shape{k.batch, q.heads, k.heads, q.tokens, k.tokens, k.dim, v.dim};
+  if (Status status = Adapter<M>::validate(mechanism, shape); !status.ok()) return status;
+  return Adapter<M>::calibrate(mechanism, q, k, v, options.causal, calibration);
+}
+
+// Floats in, floats out: calibrates, packs k [batch, kv_heads, keys, head_dim] and v [batch,
+// kv_heads, keys, value_dim], attends. For repeated use keep a KvCache.
+template <class M>
+Status try_attend(const M& mechanism, View<const float> q, View<const float> k, View<const float> v,
+                  View<float> out, const Options& options = {}) noexcept {
+  if (Status status = detail::check_keys_values(k, v); !status.ok()) return status;
+  if (Status status = detail::check_queries(q, out, k.batch, k.heads, k.dim, v.dim); !status.ok())
+    return status;
+  if (Status status =
+          detail::first_failure(detail::check_apart(out, "k", k), detail::check_apart(out, "v", v));
+      !status.ok())
+    return status;
+  Calibration calibration;
+  if (Status status = try_calibrate(calibration, mechanism, q, k, v, options); !status.ok())
+    return status;
+  KvCache<M> cache;
+  const CacheShape shape{k.batch, k.heads, k.dim, v.dim, k.tokens};
+  if (Status status = KvCache<M>::try_create(cache, shape, calibration, mechanism, options.level);
+      !status.ok())
+    return status;
+  if (Status status = cache.try_append(k, v); !status.ok()) return status;
+  return try_attend(q, cache, out, options);
+}
+
+#if LOWATT_HAS_EXCEPTIONS
+template <class M>
+void attend(View<const float> q, const KvCache<M>& cache, View<float> out,
+            const Options& options = {}) {
+  throw_if_failed(try_attend(q, cache, out, options));
+}
+
+template <class M>
+void attend(const M& mechanism, View<const float> q, View<const float> k, View<const float> v,
+            View<float> out, const Options& options = {}) {
+  throw_if_failed(try_attend(mechanism, q, k, v, out, options));
+}
+
+template <class M>
+Calibration calibrate(const M& mechanism, View<const float> q, View<const float> k,
+                      View<const float> v, const Options& options = {}) {
+  Calibration calibration;
+  throw_if_failed(try_calibrate(calibration, mechanism, q, k, v, options));
+  return calibration;
+}
+#endif
+
+LOWATT_API_END

@@ -1,0 +1,116 @@
+// The Inhibitor in the attention layer: parameters checked, constants computed, kernels called.
+#pragma once
+
+#include "../core/rows.hpp"
+#include "../inhibitor/kernel.hpp"
+#include "../inhibitor/params.hpp"
+#include "adapter.hpp"
+
+LOWATT_API_BEGIN
+
+template <>
+struct Adapter<Inhibitor> {
+  static Status validate(const Inhibitor& mechanism, const Shape& shape) noexcept {
+    if (Status status = detail::check_scale(mechanism.scale); !status.ok()) return status;
+    if (!__builtin_isfinite(mechanism.alpha))
+      return failure(StatusCode::invalid_argument, "alpha is %g; it must be finite",
+                     mechanism.alpha);
+    if (!__builtin_isfinite(mechanism.beta))
+      return failure(StatusCode::invalid_argument, "beta is %g; it must be finite", mechanism.beta);
+    if (shape.keys > inhibitor_most_keys)
+      return failure(StatusCode::invalid_shape, "keys is %td; 32-bit sums hold at most %td",
+                     shape.keys, inhibitor_most_keys);
+    return {};
+  }
+
+  static Status calibrate(const Inhibitor& mechanism, View<const float> q, View<const float> k,
+                          View<const float> v, bool, Calibration& calibration) noexcept {
+    static_cast<void>(mechanism);
+    calibration.query_absmax = absmax_per_head(q);
+    calibration.key_absmax = absmax_per_head(k);
+    calibration.value_absmax = absmax_per_head(v);
+    if (calibration.query_absmax.empty() || calibration.key_absmax.empty() ||
+        calibration.value_absmax.empty())
+      return failure(StatusCode::out_of_memory, "no memory for a calibration of %td heads",
+                     q.heads);
+    return {};
+  }
+
+  static Status check(const Inhibitor& mechanism, const Calibration& calibration,
+                      const CacheShape& shape) noexcept {
+    static_cast<void>(mechanism);
+    const Index entries = shape.batch * shape.kv_heads;
+    if (calibration.query_absmax.empty() || calibration.query_absmax.size() % entries != 0)
+      return failure(StatusCode::invalid_argument,
+                     "calibration.query_absmax has %td entries; a multiple of batch * kv_heads = "
+                     "%td is needed, since queries and keys share a scale",
+                     calibration.query_absmax.size(), entries);
+    if (Status status = detail::check_absmax("query_absmax", calibration.query_absmax,
+                                             calibration.query_absmax.size());
+        !status.ok())
+      return status;
+    if (Status status = detail::check_absmax("key_absmax", calibration.key_absmax, entries);
+        !status.ok())
+      return status;
+    return detail::check_absmax("value_absmax", calibration.value_absmax, entries);
+  }
+
+  static Status check_queries(const Inhibitor& mechanism, const Calibration& calibration,
+                              const CacheShape&, View<const float> q) noexcept {
+    static_cast<void>(mechanism);
+    return detail::check_equal("q.batch * q.heads", q.batch * q.heads,
+                               "the number of entries of calibration.query_absmax",
+                               calibration.query_absmax.size());
+  }
+  static void adopt(Inhibitor&, Calibration&) noexcept {}
+
+  static Index tile_bytes(const Inhibitor&, Index head_dim, Index value_dim) noexcept {
+    return InhibitorTileLayout(head_dim, value_dim).bytes();
+  }
+  static Index query_block(const Inhibitor&, const Shape&) noexcept {
+    return inhibitor_query_block;
+  }
+  static Index workspace_bytes(const Inhibitor&, const Shape& shape) noexcept {
+    return InhibitorWorkspace(nullptr, shape.head_dim, shape.value_dim).bytes;
+  }
+
+  static void pack(const KernelTable& table, const Inhibitor&, const Calibration& calibration,
+                   Index kv_entry, const PackArguments& tokens) noexcept {
+    table.inhibitor_int8.pack({tokens, shared_scale(calibration, kv_entry).inverse,
+                               value_scale(calibration, kv_entry).inverse});
+  }
+
+  static void attend_block(const KernelTable& table, const Inhibitor& mechanism,
+                           const Calibration& calibration, const HeadPosition& head,
+                           const BlockArguments& block, std::int64_t*) noexcept {
+    const SymmetricScale shared = shared_scale(calibration, head.kv_entry());
+    const SymmetricScale value = value_scale(calibration, head.kv_entry());
+    InhibitorArguments arguments;
+    arguments.block = block;
+    arguments.query_inverse = shared.inverse;
+    arguments.constants =
+        inhibitor_constants(mechanism.scale.or_else(default_scale(block.head_dim)), shared.scale,
+                            value.scale, mechanism.alpha);
+    arguments.is_signed = mechanism.is_signed;
+    arguments.center = mechanism.center;
+    arguments.normalize = mechanism.normalize;
+    arguments.value_scale = static_cast<double>(value.scale);
+    arguments.beta = mechanism.beta;
+    detail::run_phases(table.inhibitor_int8, arguments);
+  }
+
+ private:
+  // One scale for a KV head's keys and all its query heads: a distance needs one unit.
+  static SymmetricScale shared_scale(const Calibration& calibration, Index kv_entry) noexcept {
+    const Index group = calibration.query_absmax.size() / calibration.key_absmax.size();
+    return symmetric_scale(
+        inhibitor_shared_absmax(calibration.query_absmax.data() + kv_entry * group, group,
+                                calibration.key_absmax[kv_entry]),
+        int8_limit);
+  }
+  static SymmetricScale value_scale(const Calibration& calibration, Index kv_entry) noexcept {
+    return symmetric_scale(calibration.value_absmax[kv_entry], int8_limit);
+  }
+};
+
+LOWATT_API_END

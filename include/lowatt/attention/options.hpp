@@ -1,0 +1,40 @@
+// What a call takes beside tensors and mechanism, and the shapes that calls are planned for.
+#pragma once
+
+#include "../core/executor.hpp"
+#include "../core/view.hpp"
+#include "../dispatch/dispatch.hpp"
+
+namespace lowatt {
+
+// Extents of one attention call. Query head h attends KV head h / (query_heads / kv_heads).
+struct Shape {
+  Index batch = 1;
+  Index query_heads = 0, kv_heads = 0;
+  Index queries = 0;                  // query tokens per sequence
+  Index keys = 0;                     // key tokens per sequence
+  Index head_dim = 0, value_dim = 0;  // of queries and keys; of values and outputs
+};
+
+// Extents of a cache; `capacity` is in tokens per sequence.
+struct CacheShape {
+  Index batch = 1;
+  Index kv_heads = 0;
+  Index head_dim = 0, value_dim = 0;
+  Index capacity = 0;
+};
+
+}  // namespace lowatt
+
+LOWATT_API_BEGIN
+
+struct Options {
+  bool causal = false;             // query i sees keys j <= i + keys - queries
+  ExecutorRef executor = {};       // default: the calling thread
+  LevelSetting level = {};         // default: LOWATT_ARCH, else the best
+  std::byte* workspace = nullptr;  // caller's memory at 64-byte alignment instead of an allocation;
+  Index workspace_bytes = 0;       // at least Plan::workspace_size()
+  std::int64_t* kept = nullptr;    // LATTE: [batch * query_heads], receives the surviving pairs
+};
+
+LOWATT_API_END

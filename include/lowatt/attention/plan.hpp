@@ -1,0 +1,108 @@
+// One attention call cut into tasks, for engines that own memory and threads.
+#pragma once
+
+#include "../core/rows.hpp"
+#include "cache.hpp"
+
+LOWATT_API_BEGIN
+
+// Made once per shape by try_plan(); validates, picks the kernels, allocates nothing. A task is a
+// block of queries of one head. Tasks may run in any order and at the same time, each with the
+// workspace slice of its worker; results do not depend on it.
+template <class M>
+class Plan {
+ public:
+  Plan() noexcept = default;
+
+  Level level() const noexcept { return table_->level; }
+  Index tasks() const noexcept { return shape_.batch * shape_.query_heads * blocks_; }
+
+  // Bytes of workspace, at 64-byte alignment, for this many workers. Known before the call; at most
+  // 64 bytes per key and a constant, per worker.
+  Index workspace_size(Index workers) const noexcept { return workers * slice_; }
+
+  // Runs one task. Preconditions, not checked here: q, out and cache have the planned extents, the
+  // cache holds at least one and at most the planned number of keys, and `worker` is less than the
+  // number that the workspace was sized for.
+  void run(Index task, Index worker, View<const float> q, const KvCache<M>& cache, View<float> out,
+           std::byte* workspace, std::int64_t* kept = nullptr) const noexcept {
+    const Index head_task = task / blocks_;
+    const Index first = task % blocks_ * rows_;
+    const HeadPosition head{head_task / shape_.query_heads, head_task % shape_.query_heads,
+                            head_task % shape_.query_heads / (shape_.query_heads / shape_.kv_heads),
+                            shape_.query_heads, shape_.kv_heads};
+    VisibleRange visible[most_rows];
+    BlockArguments block;
+    block.query = q.row(head.batch, head.query_head, first);
+    block.query_stride = q.token_stride;
+    block.out = out.row(head.batch, head.query_head, first);
+    block.out_stride = out.token_stride;
+    block.rows = rows_ < shape_.queries - first ? rows_ : shape_.queries - first;
+    block.head_dim = shape_.head_dim;
+    block.value_dim = shape_.value_dim;
+    block.tiles = cache.tiles(head.batch, head.kv_head);
+    block.tile_begin = 0;
+    for (Index r = 0; r < block.rows; ++r) {
+      visible[r] = visible_keys(causal_, first + r, shape_.queries, cache.size());
+      const Index tiles = (visible[r].end + tile_keys - 1) / tile_keys;
+      block.tile_end = tiles > block.tile_end ? tiles : block.tile_end;
+    }
+    block.visible = visible;
+    block.workspace = workspace + worker * slice_;
+    Adapter<M>::attend_block(*table_, cache.mechanism(), cache.calibration(), head, block,
+                             kept == nullptr ? nullptr : kept + head.query_entry());
+  }
+
+  template <class Mechanism>
+  friend Status try_plan(Plan<Mechanism>& plan, const Mechanism& mechanism, const Shape& shape,
+                         const Options& options) noexcept;
+
+ private:
+  static constexpr Index most_rows = 64;
+
+  const KernelTable* table_ = nullptr;
+  Shape shape_{};
+  bool causal_ = false;
+  Index rows_ = 1, blocks_ = 0, slice_ = 0;
+};
+
+// Plans calls of `shape` (keys: the most that will be attended), from options.causal and
+// options.level. `plan` is set only on success.
+template <class M>
+Status try_plan(Plan<M>& plan, const M& mechanism, const Shape& shape,
+                const Options& options = {}) noexcept {
+  const struct {
+    const char* name;
+    Index value;
+  } extents[] = {{"batch", shape.batch},        {"query_heads", shape.query_heads},
+                 {"kv_heads", shape.kv_heads},  {"queries", shape.queries},
+                 {"keys", shape.keys},          {"head_dim", shape.head_dim},
+                 {"value_dim", shape.value_dim}};
+  for (const auto& extent : extents)
+    if (extent.value < 1 || extent.value > detail::largest_span)
+      return failure(StatusCode::invalid_shape, "%s is %td; it must be at least 1%s", extent.name,
+                     extent.value, extent.value > 1 ? " and fit memory" : "");
+  if (Status status = detail::check_group(shape.query_heads, shape.kv_heads); !status.ok())
+    return status;
+  if (Status status = Adapter<M>::validate(mechanism, shape); !status.ok()) return status;
+  Plan<M> made;
+  if (Status status = try_find_kernels(options.level, made.table_); !status.ok()) return status;
+  made.shape_ = shape;
+  made.causal_ = options.causal;
+  made.rows_ = Adapter<M>::query_block(mechanism, shape);
+  made.blocks_ = (shape.queries + made.rows_ - 1) / made.rows_;
+  made.slice_ = Adapter<M>::workspace_bytes(mechanism, shape);
+  plan = made;
+  return {};
+}
+
+#if LOWATT_HAS_EXCEPTIONS
+template <class M>
+Plan<M> plan(const M& mechanism, const Shape& shape, const Options& options = {}) {
+  Plan<M> made;
+  throw_if_failed(try_plan(made, mechanism, shape, options));
+  return made;
+}
+#endif
+
+LOWATT_API_END

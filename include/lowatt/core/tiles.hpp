@@ -1,0 +1,122 @@
+// The kernel contract: keys come as tiles of 64, queries as blocks of rows with visible key ranges.
+//
+// A tile is full, partial (the last one of a cache: padded so that the padding is neutral) or
+// absent (no row of the block sees any of its keys: never read). Causal order, windows, key lengths
+// and boolean masks are all made from a visible range per row and an optional 64-bit word per (row,
+// tile). Bit counting uses the compiler's builtins: <bit> would leave shared copies (see
+// config.hpp).
+#pragma once
+
+#include "config.hpp"
+
+namespace lowatt {
+
+inline constexpr Index tile_keys = 64;
+
+// Where the tiles of one sequence and KV head lie: at equal strides, or wherever a page table says.
+struct TileSource {
+  const std::byte* base = nullptr;
+  Index stride = 0;                         // bytes from tile to tile
+  const std::byte* const* pages = nullptr;  // when set: one pointer per tile, base is unused
+
+  LOWATT_ALWAYS_INLINE const std::byte* tile(Index t) const noexcept {
+    return pages != nullptr ? pages[t] : base + t * stride;
+  }
+};
+
+// Keys [begin, end) that one query sees.
+struct VisibleRange {
+  Index begin = 0, end = 0;
+  LOWATT_ALWAYS_INLINE Index count() const noexcept { return end > begin ? end - begin : 0; }
+};
+
+// One block of queries of one head against a range of tiles. The part of a kernel's arguments that
+// all mechanisms share; trivially copyable.
+struct BlockArguments {
+  const float* query = nullptr;  // rows x head_dim
+  Index query_stride = 0;        // elements
+  float* out = nullptr;          // rows x value_dim
+  Index out_stride = 0;          // elements
+  Index rows = 0;
+  Index head_dim = 0, value_dim = 0;
+  TileSource tiles;
+  Index tile_begin = 0, tile_end = 0;
+  const VisibleRange* visible = nullptr;         // one per row
+  const std::uint64_t* visible_words = nullptr;  // optional: [rows][visible_words_stride], ANDed
+  Index visible_words_stride = 0;
+  std::byte* workspace = nullptr;  // at 64-byte alignment
+
+  // Which of tile t's keys row r sees, one bit each.
+  LOWATT_ALWAYS_INLINE std::uint64_t visible_word(Index r, Index t) const noexcept {
+    const Index first = visible[r].begin - t * tile_keys;
+    const Index last = visible[r].end - t * tile_keys;
+    if (last <= 0 || first >= tile_keys || last <= first) return 0;
+    std::uint64_t word = ~std::uint64_t{0};
+    if (first > 0) word &= ~std::uint64_t{0} << first;
+    if (last < tile_keys) word &= ~std::uint64_t{0} >> (tile_keys - last);
+    if (visible_words != nullptr) word &= visible_words[r * visible_words_stride + t];
+    return word;
+  }
+
+  // Number of keys that row r sees in the whole sequence, not only in [tile_begin, tile_end).
+  LOWATT_ALWAYS_INLINE Index visible_count(Index r) const noexcept {
+    if (visible_words == nullptr) return visible[r].count();
+    Index count = 0;
+    for (Index t = visible[r].begin / tile_keys; t * tile_keys < visible[r].end; ++t)
+      count += __builtin_popcountll(visible_word(r, t));
+    return count;
+  }
+
+  // Whether any row sees a key of tile t.
+  LOWATT_ALWAYS_INLINE bool tile_is_visible(Index t) const noexcept {
+    for (Index r = 0; r < rows; ++r)
+      if (visible_word(r, t) != 0) return true;
+    return false;
+  }
+};
+
+// Tokens to be written into the tiles of one sequence and KV head, at positions [first, first +
+// count).
+struct PackArguments {
+  const float* key = nullptr;    // count x head_dim
+  Index key_stride = 0;          // elements
+  const float* value = nullptr;  // count x value_dim
+  Index value_stride = 0;        // elements
+  Index first = 0, count = 0;
+  Index head_dim = 0, value_dim = 0;
+  std::byte* base = nullptr;          // tiles at equal strides ...
+  Index stride = 0;                   // ... of this many bytes,
+  std::byte* const* pages = nullptr;  // or, when set, one pointer per tile
+
+  LOWATT_ALWAYS_INLINE std::byte* tile(Index t) const noexcept {
+    return pages != nullptr ? pages[t] : base + t * stride;
+  }
+};
+
+// Cuts a workspace into arrays at 64-byte alignment. From a null base the pointers mean nothing,
+// but size() tells how much is needed: one function describes a workspace and measures it.
+struct WorkspaceCutter {
+  std::byte* base = nullptr;
+  Index used = 0;
+
+  template <class T>
+  LOWATT_ALWAYS_INLINE T* take(Index count) noexcept {
+    T* pointer = base == nullptr ? nullptr : reinterpret_cast<T*>(base + used);
+    used += (count * static_cast<Index>(sizeof(T)) + 63) / 64 * 64;
+    return pointer;
+  }
+  LOWATT_ALWAYS_INLINE Index size() const noexcept { return used; }
+};
+
+LOWATT_ALWAYS_INLINE constexpr Index round_up(Index value, Index multiple) noexcept {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+// Overwrites the 64 scores of one row at the keys that `visible` leaves out.
+template <class T>
+LOWATT_ALWAYS_INLINE void hide(T* scores, std::uint64_t visible, T value) noexcept {
+  for (std::uint64_t hidden = ~visible; hidden != 0; hidden &= hidden - 1)
+    scores[__builtin_ctzll(hidden)] = value;
+}
+
+}  // namespace lowatt

@@ -1,0 +1,35 @@
+// What a level offers: one table of functions, the same for every level.
+#pragma once
+
+#include "../arch/tags.hpp"
+#include "../inhibitor/kernel.hpp"
+
+namespace lowatt {
+
+// The functions of one mechanism and precision. A block of queries is run as prepare, statistic
+// (null when rows need none), accumulate, finish; statistic and accumulate may cover a range of
+// tiles.
+template <class PackArgumentsOf, class ArgumentsOf>
+struct Kernel {
+  using Arguments = ArgumentsOf;
+  void (*pack)(const PackArgumentsOf&) noexcept;
+  void (*prepare)(const ArgumentsOf&) noexcept;
+  void (*statistic)(const ArgumentsOf&) noexcept;
+  void (*accumulate)(const ArgumentsOf&) noexcept;
+  void (*finish)(const ArgumentsOf&) noexcept;
+};
+
+struct KernelTable {
+  Level level;
+  Kernel<InhibitorPackArguments, InhibitorArguments> inhibitor_int8;
+};
+
+// The table of level L; needs a unit whose flags allow L.
+template <class L>
+inline constexpr KernelTable kernel_table = {
+    L::level,
+    {inhibitor_pack<L>, inhibitor_prepare<L>, inhibitor_statistic<L>, inhibitor_accumulate<L>,
+     inhibitor_finish<L>},
+};
+
+}  // namespace lowatt

@@ -1,0 +1,52 @@
+// How 64 tokens of 8-bit keys or values lie in memory, so that a 4-byte dot product over a register
+// needs no shuffle, at any register width and as operand B of an AMX product:
+//
+//   keys    [head_dim/4][64 keys][4 dims]                 one register: keys x 4 consecutive dims
+//   values  [value_dim/16][16 key groups][16 dims][4 keys]  one register: dims x 4 consecutive keys
+//
+// Dimensions are padded with zeros to a multiple of 4 (keys) and 16 (values). A token is appended
+// by scattering its bytes into the open tile; closed tiles are never touched again.
+#pragma once
+
+#include "../core/tiles.hpp"
+#include "ops.hpp"
+
+namespace lowatt {
+
+inline constexpr Index key_group = 4;    // dims of a key that lie together
+inline constexpr Index value_group = 4;  // keys of a value dim that lie together
+inline constexpr Index value_block = 16;
+
+LOWATT_ALWAYS_INLINE constexpr Index key_tile_bytes(Index head_dim) noexcept {
+  return round_up(head_dim, key_group) * tile_keys;
+}
+LOWATT_ALWAYS_INLINE constexpr Index value_tile_bytes(Index value_dim) noexcept {
+  return round_up(value_dim, value_block) * tile_keys;
+}
+
+// Writes the bytes of key `slot` (0..63) into a key tile.
+LOWATT_ALWAYS_INLINE void scatter_key(const std::uint8_t* key, Index head_dim, Index slot,
+                                      std::uint8_t* tile) noexcept {
+  for (Index c = 0; c < head_dim; ++c)
+    tile[c / key_group * key_group * tile_keys + slot * key_group + c % key_group] = key[c];
+}
+
+// Writes the bytes of value `slot` (0..63) into a value tile.
+LOWATT_ALWAYS_INLINE void scatter_value(const std::int8_t* value, Index value_dim, Index slot,
+                                        std::int8_t* tile) noexcept {
+  for (Index c = 0; c < value_dim; ++c)
+    tile[c / value_block * value_block * tile_keys +
+         slot / value_group * value_block * value_group + c % value_block * value_group +
+         slot % value_group] = value[c];
+}
+
+// Bytes from the start of a value tile to register `vector` (bytes/4 dims) of key group 0; the key
+// groups follow at value_group_stride.
+inline constexpr Index value_group_stride = value_block * value_group;
+template <class L>
+LOWATT_ALWAYS_INLINE constexpr Index value_vector_offset(Index vector) noexcept {
+  constexpr Index per_block = value_group_stride / Ops<L>::bytes;
+  return vector / per_block * value_block * tile_keys + vector % per_block * Ops<L>::bytes;
+}
+
+}  // namespace lowatt

@@ -1,0 +1,53 @@
+// The SIMD contract: what every level offers to the kernels. Ops<L> is specialised in
+// ops_<level>.hpp; integer primitives are intrinsics there, floating point is xsimd
+// (Ops<L>::Float).
+//
+// A Register is the level's integer vector, used as `bytes` unsigned or signed 8-bit values or as
+// `lanes` 32-bit values. Lane l of a 32-bit operation covers bytes 4l .. 4l+3. Loads and stores
+// need no alignment. All functions are static and always inlined; kernels see no intrinsics.
+//
+//   constants      bytes, lanes (= bytes/4), block_vectors (accumulators per row that fit, 4 rows
+//                  deep)
+//   memory         load, store, broadcast4 (the same four bytes in every lane)
+//   fills          zero, fill_u8, fill_i32
+//   bytes          min_u8, add_u8, subtract_saturate_u8, bit_and, bit_xor, high_nibbles,
+//                  popcount_u8, lookup_u8
+//   32 bits        add_i32, max_i32
+//   4-byte dot     dot4(acc, u, s): acc + sum of u*s over the lane's four bytes, u unsigned,
+//                  s signed, exact for all values; dot4_narrow: the same, faster below avx512icl,
+//                  where the caller knows that u0*s0 + u1*s1 and u2*s2 + u3*s3 fit 16 bits
+//   reduction      reduce4(a, b, c, d, out): the four sums of all lanes
+//   comparison     mask_not_below(scores, threshold): 64 scores, bit j set where
+//                  scores[j] >= threshold; store_positions(mask, first, out): first + j for each
+//                  set bit j, ascending; returns their number, may write 16 elements past them
+//   float          multiply_add(a, b, c) = a*b + c, fused where the level has it; round_i32 half
+//                  to even; to_float (of 32-bit lanes); load_i8_as_float (`lanes` signed bytes)
+#pragma once
+
+#include "../arch/tags.hpp"
+
+// Units with kernels rename xsimd per level (dispatch/instantiate.hpp), so that its functions,
+// which carry no level in their names at -O0, are not shared between levels.
+#include <xsimd/xsimd.hpp>
+
+namespace lowatt {
+
+template <class L>
+struct Ops;
+
+LOWATT_ALWAYS_INLINE std::int32_t load_i32(const void* four_bytes) noexcept {
+  std::int32_t value;
+  __builtin_memcpy(&value, four_bytes, sizeof value);
+  return value;
+}
+
+// store_positions without a compress instruction.
+LOWATT_ALWAYS_INLINE Index store_set_bits(std::uint64_t mask, std::uint32_t first,
+                                          std::uint32_t* out) noexcept {
+  const Index count = __builtin_popcountll(mask);
+  for (; mask != 0; mask &= mask - 1)
+    *out++ = first + static_cast<std::uint32_t>(__builtin_ctzll(mask));
+  return count;
+}
+
+}  // namespace lowatt

@@ -1,0 +1,125 @@
+// AVX2 with FMA (Haswell, Zen 1): byte shuffle, maddubs, fused multiply-add.
+#pragma once
+
+#include <immintrin.h>
+
+#include "ops.hpp"
+
+namespace lowatt {
+
+template <>
+struct Ops<arch::avx2> {
+  using Register = __m256i;
+  using Float = xsimd::batch<float, xsimd::avx2>;
+  static constexpr int bytes = 32;
+  static constexpr int lanes = 8;
+  static constexpr int block_vectors = 2;
+
+  static LOWATT_ALWAYS_INLINE Register load(const void* p) noexcept {
+    return _mm256_loadu_si256(static_cast<const __m256i*>(p));
+  }
+  static LOWATT_ALWAYS_INLINE void store(void* p, Register a) noexcept {
+    _mm256_storeu_si256(static_cast<__m256i*>(p), a);
+  }
+  static LOWATT_ALWAYS_INLINE Register broadcast4(const void* p) noexcept {
+    return _mm256_set1_epi32(load_i32(p));
+  }
+  static LOWATT_ALWAYS_INLINE Register zero() noexcept { return _mm256_setzero_si256(); }
+  static LOWATT_ALWAYS_INLINE Register fill_u8(int value) noexcept {
+    return _mm256_set1_epi8(static_cast<char>(value));
+  }
+  static LOWATT_ALWAYS_INLINE Register fill_i32(std::int32_t value) noexcept {
+    return _mm256_set1_epi32(value);
+  }
+  static LOWATT_ALWAYS_INLINE Register min_u8(Register a, Register b) noexcept {
+    return _mm256_min_epu8(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register add_u8(Register a, Register b) noexcept {
+    return _mm256_add_epi8(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register subtract_saturate_u8(Register a, Register b) noexcept {
+    return _mm256_subs_epu8(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register bit_and(Register a, Register b) noexcept {
+    return _mm256_and_si256(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register bit_xor(Register a, Register b) noexcept {
+    return _mm256_xor_si256(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register high_nibbles(Register a) noexcept {
+    return _mm256_and_si256(_mm256_srli_epi16(a, 4), fill_u8(15));
+  }
+  static LOWATT_ALWAYS_INLINE Register popcount_u8(Register a) noexcept {
+    const Register counts =
+        _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+    return _mm256_add_epi8(_mm256_shuffle_epi8(counts, _mm256_and_si256(a, fill_u8(15))),
+                           _mm256_shuffle_epi8(counts, high_nibbles(a)));
+  }
+  // Sixteen entries per shuffle. Adding 0x70 with saturation sets the top bit of every index
+  // outside the sixteen, for which the shuffle yields zero.
+  static LOWATT_ALWAYS_INLINE Register lookup_u8(const std::uint8_t* table, int used,
+                                                 Register index) noexcept {
+    Register value = zero();
+    for (int first = 0; first < used; first += 16) {
+      const Register part = _mm256_broadcastsi128_si256(
+          _mm_loadu_si128(reinterpret_cast<const __m128i*>(table + first)));
+      const Register inside =
+          _mm256_adds_epu8(_mm256_sub_epi8(index, fill_u8(first)), fill_u8(0x70));
+      value = _mm256_or_si256(value, _mm256_shuffle_epi8(part, inside));
+    }
+    return value;
+  }
+  static LOWATT_ALWAYS_INLINE Register add_i32(Register a, Register b) noexcept {
+    return _mm256_add_epi32(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register max_i32(Register a, Register b) noexcept {
+    return _mm256_max_epi32(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register dot4(Register acc, Register u, Register s) noexcept {
+    // maddubs would saturate at 255 * 127 * 2: multiply even and odd bytes as 16-bit values.
+    const Register even = _mm256_madd_epi16(_mm256_and_si256(u, _mm256_set1_epi16(255)),
+                                            _mm256_srai_epi16(_mm256_slli_epi16(s, 8), 8));
+    const Register odd = _mm256_madd_epi16(_mm256_srli_epi16(u, 8), _mm256_srai_epi16(s, 8));
+    return _mm256_add_epi32(acc, _mm256_add_epi32(even, odd));
+  }
+  static LOWATT_ALWAYS_INLINE Register dot4_narrow(Register acc, Register u, Register s) noexcept {
+    return _mm256_add_epi32(acc,
+                            _mm256_madd_epi16(_mm256_maddubs_epi16(u, s), _mm256_set1_epi16(1)));
+  }
+  static LOWATT_ALWAYS_INLINE void reduce4(Register a, Register b, Register c, Register d,
+                                           std::int32_t* out) noexcept {
+    const Register ab = _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+    const Register cd = _mm256_add_epi32(_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
+    const Register abcd =
+        _mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
+    _mm_storeu_si128(
+        reinterpret_cast<__m128i*>(out),
+        _mm_add_epi32(_mm256_castsi256_si128(abcd), _mm256_extracti128_si256(abcd, 1)));
+  }
+  static LOWATT_ALWAYS_INLINE std::uint64_t mask_not_below(const std::int32_t* scores,
+                                                           std::int32_t threshold) noexcept {
+    const Register limit = fill_i32(threshold);
+    std::uint64_t below = 0;
+    for (int j = 0; j < 64; j += lanes) {
+      const Register lower = _mm256_cmpgt_epi32(limit, load(scores + j));
+      const unsigned bits = static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(lower)));
+      below |= static_cast<std::uint64_t>(bits) << j;
+    }
+    return ~below;
+  }
+  static LOWATT_ALWAYS_INLINE Index store_positions(std::uint64_t mask, std::uint32_t first,
+                                                    std::uint32_t* out) noexcept {
+    return store_set_bits(mask, first, out);
+  }
+  static LOWATT_ALWAYS_INLINE Float multiply_add(Float a, Float b, Float c) noexcept {
+    return _mm256_fmadd_ps(a, b, c);
+  }
+  static LOWATT_ALWAYS_INLINE Register round_i32(Float a) noexcept { return _mm256_cvtps_epi32(a); }
+  static LOWATT_ALWAYS_INLINE Float to_float(Register a) noexcept { return _mm256_cvtepi32_ps(a); }
+  static LOWATT_ALWAYS_INLINE Float load_i8_as_float(const void* p) noexcept {
+    return _mm256_cvtepi32_ps(
+        _mm256_cvtepi8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(p))));
+  }
+};
+
+}  // namespace lowatt

@@ -1,0 +1,132 @@
+// AVX-512 F, BW, VL, DQ, CD (Skylake server): 64-byte registers, mask registers.
+#pragma once
+
+#include <immintrin.h>
+
+#include "ops.hpp"
+
+namespace lowatt {
+
+template <>
+struct Ops<arch::avx512> {
+  using Register = __m512i;
+  using Float = xsimd::batch<float, xsimd::avx512bw>;
+  static constexpr int bytes = 64;
+  static constexpr int lanes = 16;
+  static constexpr int block_vectors = 4;
+
+  static LOWATT_ALWAYS_INLINE Register load(const void* p) noexcept {
+    return _mm512_loadu_si512(p);
+  }
+  static LOWATT_ALWAYS_INLINE void store(void* p, Register a) noexcept {
+    _mm512_storeu_si512(p, a);
+  }
+  static LOWATT_ALWAYS_INLINE Register broadcast4(const void* p) noexcept {
+    return _mm512_set1_epi32(load_i32(p));
+  }
+  static LOWATT_ALWAYS_INLINE Register zero() noexcept { return _mm512_setzero_si512(); }
+  static LOWATT_ALWAYS_INLINE Register fill_u8(int value) noexcept {
+    return _mm512_set1_epi8(static_cast<char>(value));
+  }
+  static LOWATT_ALWAYS_INLINE Register fill_i32(std::int32_t value) noexcept {
+    return _mm512_set1_epi32(value);
+  }
+  static LOWATT_ALWAYS_INLINE Register min_u8(Register a, Register b) noexcept {
+    return _mm512_min_epu8(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register add_u8(Register a, Register b) noexcept {
+    return _mm512_add_epi8(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register subtract_saturate_u8(Register a, Register b) noexcept {
+    return _mm512_subs_epu8(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register bit_and(Register a, Register b) noexcept {
+    return _mm512_and_si512(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register bit_xor(Register a, Register b) noexcept {
+    return _mm512_xor_si512(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register high_nibbles(Register a) noexcept {
+    return _mm512_and_si512(_mm512_srli_epi16(a, 4), fill_u8(15));
+  }
+  static LOWATT_ALWAYS_INLINE Register popcount_u8(Register a) noexcept {
+    const Register counts =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+    return _mm512_add_epi8(_mm512_shuffle_epi8(counts, _mm512_and_si512(a, fill_u8(15))),
+                           _mm512_shuffle_epi8(counts, high_nibbles(a)));
+  }
+  // Sixteen entries per shuffle, as in ops_avx2.hpp.
+  static LOWATT_ALWAYS_INLINE Register lookup_u8(const std::uint8_t* table, int used,
+                                                 Register index) noexcept {
+    Register value = zero();
+    for (int first = 0; first < used; first += 16) {
+      const Register part =
+          _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table + first)));
+      const Register inside =
+          _mm512_adds_epu8(_mm512_sub_epi8(index, fill_u8(first)), fill_u8(0x70));
+      value = _mm512_or_si512(value, _mm512_shuffle_epi8(part, inside));
+    }
+    return value;
+  }
+  static LOWATT_ALWAYS_INLINE Register add_i32(Register a, Register b) noexcept {
+    return _mm512_add_epi32(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register max_i32(Register a, Register b) noexcept {
+    return _mm512_max_epi32(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register dot4(Register acc, Register u, Register s) noexcept {
+    const Register even = _mm512_madd_epi16(_mm512_and_si512(u, _mm512_set1_epi16(255)),
+                                            _mm512_srai_epi16(_mm512_slli_epi16(s, 8), 8));
+    const Register odd = _mm512_madd_epi16(_mm512_srli_epi16(u, 8), _mm512_srai_epi16(s, 8));
+    return _mm512_add_epi32(acc, _mm512_add_epi32(even, odd));
+  }
+  static LOWATT_ALWAYS_INLINE Register dot4_narrow(Register acc, Register u, Register s) noexcept {
+    return _mm512_add_epi32(acc,
+                            _mm512_madd_epi16(_mm512_maddubs_epi16(u, s), _mm512_set1_epi16(1)));
+  }
+  static LOWATT_ALWAYS_INLINE void reduce4(Register a, Register b, Register c, Register d,
+                                           std::int32_t* out) noexcept {
+    const Register ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    const Register cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    const Register abcd =
+        _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    const __m256i half =
+        _mm256_add_epi32(_mm512_castsi512_si256(abcd), _mm512_extracti64x4_epi64(abcd, 1));
+    _mm_storeu_si128(
+        reinterpret_cast<__m128i*>(out),
+        _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1)));
+  }
+  static LOWATT_ALWAYS_INLINE std::uint64_t mask_not_below(const std::int32_t* scores,
+                                                           std::int32_t threshold) noexcept {
+    const Register limit = fill_i32(threshold);
+    std::uint64_t mask = 0;
+    for (int j = 0; j < 64; j += lanes)
+      mask |= static_cast<std::uint64_t>(_mm512_cmpge_epi32_mask(load(scores + j), limit)) << j;
+    return mask;
+  }
+  static LOWATT_ALWAYS_INLINE Index store_positions(std::uint64_t mask, std::uint32_t first,
+                                                    std::uint32_t* out) noexcept {
+    const Register offsets =
+        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    std::uint32_t* next = out;
+    for (std::uint32_t j = 0; j < 64; j += lanes) {
+      const auto part = static_cast<__mmask16>(mask >> j);
+      const Register positions =
+          _mm512_add_epi32(offsets, fill_i32(static_cast<std::int32_t>(first + j)));
+      store(next, _mm512_maskz_compress_epi32(part, positions));
+      next += __builtin_popcount(part);
+    }
+    return next - out;
+  }
+  static LOWATT_ALWAYS_INLINE Float multiply_add(Float a, Float b, Float c) noexcept {
+    return _mm512_fmadd_ps(a, b, c);
+  }
+  static LOWATT_ALWAYS_INLINE Register round_i32(Float a) noexcept { return _mm512_cvtps_epi32(a); }
+  static LOWATT_ALWAYS_INLINE Float to_float(Register a) noexcept { return _mm512_cvtepi32_ps(a); }
+  static LOWATT_ALWAYS_INLINE Float load_i8_as_float(const void* p) noexcept {
+    return _mm512_cvtepi32_ps(
+        _mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))));
+  }
+};
+
+}  // namespace lowatt

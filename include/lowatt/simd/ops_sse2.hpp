@@ -1,0 +1,116 @@
+// SSE2: the baseline of x86-64. No byte shuffle, no byte multiply-add, no fused multiply-add.
+#pragma once
+
+#include <emmintrin.h>
+
+#include "ops.hpp"
+
+namespace lowatt {
+
+template <>
+struct Ops<arch::sse2> {
+  using Register = __m128i;
+  using Float = xsimd::batch<float, xsimd::sse2>;
+  static constexpr int bytes = 16;
+  static constexpr int lanes = 4;
+  static constexpr int block_vectors = 2;
+
+  static LOWATT_ALWAYS_INLINE Register load(const void* p) noexcept {
+    return _mm_loadu_si128(static_cast<const __m128i*>(p));
+  }
+  static LOWATT_ALWAYS_INLINE void store(void* p, Register a) noexcept {
+    _mm_storeu_si128(static_cast<__m128i*>(p), a);
+  }
+  static LOWATT_ALWAYS_INLINE Register broadcast4(const void* p) noexcept {
+    return _mm_set1_epi32(load_i32(p));
+  }
+  static LOWATT_ALWAYS_INLINE Register zero() noexcept { return _mm_setzero_si128(); }
+  static LOWATT_ALWAYS_INLINE Register fill_u8(int value) noexcept {
+    return _mm_set1_epi8(static_cast<char>(value));
+  }
+  static LOWATT_ALWAYS_INLINE Register fill_i32(std::int32_t value) noexcept {
+    return _mm_set1_epi32(value);
+  }
+  static LOWATT_ALWAYS_INLINE Register min_u8(Register a, Register b) noexcept {
+    return _mm_min_epu8(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register add_u8(Register a, Register b) noexcept {
+    return _mm_add_epi8(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register subtract_saturate_u8(Register a, Register b) noexcept {
+    return _mm_subs_epu8(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register bit_and(Register a, Register b) noexcept {
+    return _mm_and_si128(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register bit_xor(Register a, Register b) noexcept {
+    return _mm_xor_si128(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register high_nibbles(Register a) noexcept {
+    return _mm_and_si128(_mm_srli_epi16(a, 4), fill_u8(15));
+  }
+  static LOWATT_ALWAYS_INLINE Register popcount_u8(Register a) noexcept {
+    // Pairs, then nibbles, then bytes: SSE2 has no byte shuffle to look counts up with.
+    a = _mm_sub_epi8(a, _mm_and_si128(_mm_srli_epi16(a, 1), fill_u8(0x55)));
+    a = _mm_add_epi8(_mm_and_si128(a, fill_u8(0x33)),
+                     _mm_and_si128(_mm_srli_epi16(a, 2), fill_u8(0x33)));
+    return _mm_and_si128(_mm_add_epi8(a, _mm_srli_epi16(a, 4)), fill_u8(15));
+  }
+  // table[index] for each byte; `table` has 256 bytes, those from `used` on are zero.
+  static LOWATT_ALWAYS_INLINE Register lookup_u8(const std::uint8_t* table, int used,
+                                                 Register index) noexcept {
+    static_cast<void>(used);
+    alignas(16) std::uint8_t value[bytes];
+    store(value, index);
+    for (std::uint8_t& v : value) v = table[v];
+    return load(value);
+  }
+  static LOWATT_ALWAYS_INLINE Register add_i32(Register a, Register b) noexcept {
+    return _mm_add_epi32(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register max_i32(Register a, Register b) noexcept {
+    const Register greater = _mm_cmpgt_epi32(a, b);
+    return _mm_or_si128(_mm_and_si128(greater, a), _mm_andnot_si128(greater, b));
+  }
+  static LOWATT_ALWAYS_INLINE Register dot4(Register acc, Register u, Register s) noexcept {
+    const Register even = _mm_madd_epi16(_mm_and_si128(u, _mm_set1_epi16(255)),
+                                         _mm_srai_epi16(_mm_slli_epi16(s, 8), 8));
+    const Register odd = _mm_madd_epi16(_mm_srli_epi16(u, 8), _mm_srai_epi16(s, 8));
+    return _mm_add_epi32(acc, _mm_add_epi32(even, odd));
+  }
+  static LOWATT_ALWAYS_INLINE Register dot4_narrow(Register acc, Register u, Register s) noexcept {
+    return dot4(acc, u, s);
+  }
+  static LOWATT_ALWAYS_INLINE void reduce4(Register a, Register b, Register c, Register d,
+                                           std::int32_t* out) noexcept {
+    const Register ab = _mm_add_epi32(_mm_unpacklo_epi32(a, b), _mm_unpackhi_epi32(a, b));
+    const Register cd = _mm_add_epi32(_mm_unpacklo_epi32(c, d), _mm_unpackhi_epi32(c, d));
+    store(out, _mm_add_epi32(_mm_unpacklo_epi64(ab, cd), _mm_unpackhi_epi64(ab, cd)));
+  }
+  static LOWATT_ALWAYS_INLINE std::uint64_t mask_not_below(const std::int32_t* scores,
+                                                           std::int32_t threshold) noexcept {
+    const Register limit = fill_i32(threshold);
+    std::uint64_t below = 0;
+    for (int j = 0; j < 64; j += lanes) {
+      const Register lower = _mm_cmplt_epi32(load(scores + j), limit);
+      below |= static_cast<std::uint64_t>(_mm_movemask_ps(_mm_castsi128_ps(lower))) << j;
+    }
+    return ~below;
+  }
+  static LOWATT_ALWAYS_INLINE Index store_positions(std::uint64_t mask, std::uint32_t first,
+                                                    std::uint32_t* out) noexcept {
+    return store_set_bits(mask, first, out);
+  }
+  static LOWATT_ALWAYS_INLINE Float multiply_add(Float a, Float b, Float c) noexcept {
+    return a * b + c;
+  }
+  static LOWATT_ALWAYS_INLINE Register round_i32(Float a) noexcept { return _mm_cvtps_epi32(a); }
+  static LOWATT_ALWAYS_INLINE Float to_float(Register a) noexcept { return _mm_cvtepi32_ps(a); }
+  static LOWATT_ALWAYS_INLINE Float load_i8_as_float(const void* p) noexcept {
+    const Register four = _mm_cvtsi32_si128(load_i32(p));
+    const Register words = _mm_unpacklo_epi8(four, four);
+    return _mm_cvtepi32_ps(_mm_srai_epi32(_mm_unpacklo_epi16(words, words), 24));
+  }
+};
+
+}  // namespace lowatt

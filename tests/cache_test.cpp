@@ -1,0 +1,225 @@
+// What a cache promises for every mechanism: the same bits however tokens arrive, whatever level or
+// number of threads runs, and a decode step equal to the matching row of a causal call.
+#include <atomic>
+#include <cstring>
+#include <thread>
+
+#include "support/mechanisms.hpp"
+#include "support/sweep.hpp"
+
+namespace {
+
+using lowatt::Index;
+using Tensor = test::StridedTensor;
+
+// Threads that take tasks from a shared counter.
+struct Threads {
+  int count = 1;
+  int workers() const { return count; }
+  template <class F>
+  void run(Index tasks, F&& f) const {
+    std::atomic<Index> next{0};
+    std::vector<std::thread> threads;
+    for (int worker = 0; worker < count; ++worker)
+      threads.emplace_back([&, worker] {
+        for (Index task = next++; task < tasks; task = next++) f(task, Index{worker});
+      });
+    for (std::thread& thread : threads) thread.join();
+  }
+};
+
+lowatt::View<const float> tokens_of(lowatt::View<const float> x, Index first, Index count) {
+  x.data += first * x.token_stride;
+  x.tokens = count;
+  return x;
+}
+
+template <class M>
+class Cache : public testing::Test {
+ protected:
+  static constexpr Index batch = 2, query_heads = 4, kv_heads = 2, tokens = 150, head_dim = 40,
+                         value_dim = 24;
+  Cache() {
+    std::mt19937 random(7);
+    for (Tensor* x : {&query_tensor, &key_tensor, &value_tensor}) x->fill_normal(random);
+    const lowatt::Options causal{.causal = true};
+    calibration = lowatt::calibrate(mechanism, views().q, views().k, views().v, causal);
+  }
+  struct Views {
+    lowatt::View<const float> q, k, v;
+  };
+  Views views() { return {query_tensor.view(), key_tensor.view(), value_tensor.view()}; }
+  lowatt::KvCache<M> make(Index capacity = tokens) {
+    return {{batch, kv_heads, head_dim, value_dim, capacity}, calibration, mechanism};
+  }
+
+  // Q and K in one layout, V in another: strides must not matter.
+  Tensor query_tensor{batch, query_heads, tokens, head_dim, test::Layout::token_major};
+  Tensor key_tensor{batch, kv_heads, tokens, head_dim, test::Layout::padded};
+  Tensor value_tensor{batch, kv_heads, tokens, value_dim};
+  Tensor out{batch, query_heads, tokens, value_dim}, again{batch, query_heads, tokens, value_dim};
+  M mechanism = test::Example<M>::make();
+  lowatt::Calibration calibration;
+};
+
+using Mechanisms = testing::Types<LOWATT_TEST_MECHANISMS>;
+TYPED_TEST_SUITE(Cache, Mechanisms);
+
+TYPED_TEST(Cache, ChunksGiveTheSameBytes) {
+  auto whole = this->make(), single = this->make(), chunks = this->make();
+  const auto [q, k, v] = this->views();
+  whole.append(k, v);
+  for (Index i = 0; i < this->tokens; ++i) single.append(tokens_of(k, i, 1), tokens_of(v, i, 1));
+  Index first = 0;
+  for (const Index count : {1, 62, 1, 3, 61, 22}) {
+    chunks.append(tokens_of(k, first, count), tokens_of(v, first, count));
+    first += count;
+  }
+  ASSERT_EQ(whole.size(), this->tokens);
+  ASSERT_EQ(chunks.size(), this->tokens);
+  const Index tiles = (this->tokens + lowatt::tile_keys - 1) / lowatt::tile_keys;
+  for (Index b = 0; b < this->batch; ++b)
+    for (Index g = 0; g < this->kv_heads; ++g)
+      for (Index t = 0; t < tiles; ++t) {
+        const auto bytes = static_cast<std::size_t>(whole.tiles(b, g).stride);
+        EXPECT_EQ(0, std::memcmp(whole.tiles(b, g).tile(t), single.tiles(b, g).tile(t), bytes));
+        EXPECT_EQ(0, std::memcmp(whole.tiles(b, g).tile(t), chunks.tiles(b, g).tile(t), bytes));
+      }
+}
+
+TYPED_TEST(Cache, LevelsPackTheSameBytes) {
+  const auto [q, k, v] = this->views();
+  const lowatt::CacheShape shape{this->batch, this->kv_heads, this->head_dim, this->value_dim,
+                                 this->tokens};
+  const lowatt::Level first_level = test::levels().front();
+  lowatt::KvCache<TypeParam> first(shape, this->calibration, this->mechanism, first_level);
+  first.append(k, v);
+  for (const lowatt::Level level : test::levels()) {
+    lowatt::KvCache<TypeParam> other(shape, this->calibration, this->mechanism, level);
+    other.append(k, v);
+    for (Index t = 0; t * lowatt::tile_keys < this->tokens; ++t)
+      EXPECT_EQ(0, std::memcmp(first.tiles(1, 1).tile(t), other.tiles(1, 1).tile(t),
+                               static_cast<std::size_t>(first.tiles(1, 1).stride)))
+          << lowatt::level_name(level);
+  }
+}
+
+TYPED_TEST(Cache, DecodeEqualsPrefill) {
+  const auto [q, k, v] = this->views();
+  for (const lowatt::Level level : test::levels()) {
+    auto whole = this->make(), growing = this->make();
+    whole.append(k, v);
+    lowatt::attend(q, whole, this->out.view(), {.causal = true, .level = level});
+    for (Index i = 0; i < this->tokens; ++i) {
+      growing.append(tokens_of(k, i, 1), tokens_of(v, i, 1));
+      lowatt::View<float> row = this->again.view();
+      row.data += i * row.token_stride;
+      row.tokens = 1;
+      lowatt::attend(tokens_of(q, i, 1), growing, row, {.causal = true, .level = level});
+    }
+    if (test::Example<TypeParam>::exact)
+      test::expect_identical(this->again.view(), this->out.view(), lowatt::level_name(level));
+    EXPECT_LE(test::relative_l2(this->again.view(), this->out.view()), 2e-5);
+  }
+}
+
+TYPED_TEST(Cache, ThreadsGiveTheSameBits) {
+  const auto [q, k, v] = this->views();
+  auto cache = this->make();
+  cache.append(k, v);
+  lowatt::attend(q, cache, this->out.view());
+  for (const int count : {1, 2, 3, 7}) {
+    Threads threads{count};
+    this->again.for_each([](float& x) { x = -1; });
+    lowatt::attend(q, cache, this->again.view(), {.executor = threads});
+    test::expect_identical(this->again.view(), this->out.view(), std::to_string(count));
+  }
+}
+
+TYPED_TEST(Cache, BatchEntriesAndHeadsAreIndependent) {
+  const auto [q, k, v] = this->views();
+  lowatt::attend(this->mechanism, q, k, v, this->out.view());
+  for (Index b = 0; b < this->batch; ++b)
+    for (Index g = 0; g < this->kv_heads; ++g) {
+      const Index group = this->query_heads / this->kv_heads;
+      const auto part = [&](auto x, Index head, Index heads) {
+        x.data = x.row(b, head, 0);
+        x.batch = 1;
+        x.heads = heads;
+        return x;
+      };
+      Tensor alone(1, group, this->tokens, this->value_dim);
+      lowatt::attend(this->mechanism, part(q, g * group, group), part(k, g, 1), part(v, g, 1),
+                     alone.view());
+      test::expect_identical(alone.view(), part(this->out.view(), g * group, group), "one group");
+    }
+}
+
+TYPED_TEST(Cache, PlanRunsTasksInAnyOrder) {
+  const auto [q, k, v] = this->views();
+  auto cache = this->make();
+  cache.append(k, v);
+  lowatt::attend(q, cache, this->out.view(), {.causal = true});
+  const lowatt::Shape shape{this->batch,  this->query_heads, this->kv_heads, this->tokens,
+                            this->tokens, this->head_dim,    this->value_dim};
+  const auto plan = lowatt::plan(this->mechanism, shape, {.causal = true});
+  lowatt::Array<std::byte> workspace(plan.workspace_size(1));
+  for (Index task = plan.tasks(); task-- > 0;)
+    plan.run(task, 0, q, cache, this->again.view(), workspace.data());
+  test::expect_identical(this->again.view(), this->out.view(), "reverse order");
+}
+
+// 64 bytes per key and worker, and a constant: doubling the keys adds no more.
+TYPED_TEST(Cache, WorkspaceKeepsTheMemoryContract) {
+  const auto size = [&](Index keys) {
+    const lowatt::Shape shape{1, 2, 1, 64, keys, this->head_dim, this->value_dim};
+    return lowatt::plan(this->mechanism, shape).workspace_size(1);
+  };
+  EXPECT_LE(size(200000) - size(100000), 64 * 100000);
+  EXPECT_EQ(lowatt::plan(this->mechanism, {1, 2, 1, 64, 500, 8, 8}).workspace_size(3),
+            3 * lowatt::plan(this->mechanism, {1, 2, 1, 64, 500, 8, 8}).workspace_size(1));
+}
+
+TYPED_TEST(Cache, CallersWorkspace) {
+  const auto [q, k, v] = this->views();
+  auto cache = this->make();
+  cache.append(k, v);
+  lowatt::attend(q, cache, this->out.view());
+  const lowatt::Shape shape{this->batch,  this->query_heads, this->kv_heads, this->tokens,
+                            this->tokens, this->head_dim,    this->value_dim};
+  const Index needed = lowatt::plan(this->mechanism, shape).workspace_size(1);
+  lowatt::Array<std::byte> memory(needed + 64, std::byte{0x5a});
+  const lowatt::Options given{.workspace = memory.data(), .workspace_bytes = needed};
+  lowatt::attend(q, cache, this->again.view(), given);
+  test::expect_identical(this->again.view(), this->out.view(), "caller's workspace");
+  for (Index i = needed; i < memory.size(); ++i) ASSERT_EQ(memory[i], std::byte{0x5a});
+
+  lowatt::Options small = given, crooked = given;
+  small.workspace_bytes = needed - 1;
+  EXPECT_FALSE(lowatt::try_attend(q, cache, this->again.view(), small).ok());
+  crooked.workspace += 1;
+  EXPECT_FALSE(lowatt::try_attend(q, cache, this->again.view(), crooked).ok());
+}
+
+TYPED_TEST(Cache, CapacityIsKept) {
+  const auto [q, k, v] = this->views();
+  auto cache = this->make(100);
+  cache.append(tokens_of(k, 0, 99), tokens_of(v, 0, 99));
+  const lowatt::Status status = cache.try_append(tokens_of(k, 99, 2), tokens_of(v, 99, 2));
+  EXPECT_EQ(status.code, lowatt::StatusCode::out_of_capacity);
+  EXPECT_STREQ(status.message, "k.tokens is 2 but the cache has room for 1 of its 100");
+  EXPECT_EQ(cache.size(), 99);
+  cache.append(tokens_of(k, 99, 1), tokens_of(v, 99, 1));
+  EXPECT_EQ(cache.size(), 100);
+}
+
+// A query that sees no key yields exactly 0.
+TYPED_TEST(Cache, QueriesBeforeTheFirstKeyYieldZero) {
+  const auto [q, k, v] = this->views();
+  lowatt::attend(this->mechanism, q, tokens_of(k, 0, 70), tokens_of(v, 0, 70), this->out.view(),
+                 {.causal = true});
+  for (Index i = 0; i < 80; ++i)
+    for (Index c = 0; c < this->value_dim; ++c) ASSERT_EQ(this->out.view().row(1, 3, i)[c], 0.0f);
+}
+
+}  // namespace

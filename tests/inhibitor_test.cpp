@@ -1,0 +1,112 @@
+// The 8-bit Inhibitor against its reference, bit for bit.
+#include <lowatt/inhibitor/reference.hpp>
+
+#include "support/sweep.hpp"
+
+namespace {
+
+using lowatt::Index;
+using lowatt::Inhibitor;
+using test::Case;
+using test::Inputs;
+
+// Runs one case at every level and compares with the reference.
+void expect_exact(const Inhibitor& mechanism, const Case& c, Inputs& inputs) {
+  const lowatt::View<const float> q = inputs.q.view(), k = inputs.k.view(), v = inputs.v.view();
+  const lowatt::Status reference =
+      lowatt::inhibitor_reference(mechanism, q, k, v, inputs.expected.view(), c.causal);
+  ASSERT_TRUE(reference.ok()) << reference.message;
+  for (const lowatt::Level level : test::levels()) {
+    inputs.out.for_each([](float& x) { x = -1e30f; });
+    lowatt::attend(mechanism, q, k, v, inputs.out.view(), {.causal = c.causal, .level = level});
+    test::expect_identical(std::as_const(inputs.out).view(), std::as_const(inputs.expected).view(),
+                           test::describe(level, c));
+    EXPECT_TRUE(inputs.out.gaps_are_untouched()) << test::describe(level, c);
+  }
+}
+
+void expect_exact(const Inhibitor& mechanism, const Case& c) {
+  Inputs inputs(c);
+  expect_exact(mechanism, c, inputs);
+}
+
+// Typical scores are sqrt(d) * 1.1 standard deviations of V: scale them to meet values half-way.
+double meeting_scale(Index head_dim) {
+  return 0.4 / static_cast<double>(head_dim);
+}
+
+TEST(Inhibitor, SweepSigned) {
+  for (const Case& c : test::sweep(11))
+    expect_exact({.scale = meeting_scale(c.shape.head_dim), .alpha = 0.1}, c);
+}
+
+TEST(Inhibitor, SweepUnsignedCentered) {
+  for (const Case& c : test::sweep(12))
+    expect_exact({.scale = 4 * meeting_scale(c.shape.head_dim), .is_signed = false, .center = true},
+                 c);
+}
+
+TEST(Inhibitor, SweepNegativeAlphaGainNormalize) {
+  for (const Case& c : test::sweep(13))
+    expect_exact(
+        {.scale = meeting_scale(c.shape.head_dim), .alpha = -0.2, .beta = 1.7, .normalize = true},
+        c);
+}
+
+TEST(Inhibitor, DefaultScale) {
+  expect_exact({.alpha = 6.0}, {{1, 2, 1, 33, 70, 64, 64}, true});
+}
+
+// 254 * d + R passes 65535 between d = 257 and d = 259: products change from 32 to 64 bits.
+TEST(Inhibitor, OverflowEdgeSaturated) {
+  for (const Index d : {255, 256, 257, 258, 259, 300, 520}) {
+    const Case c{{1, 1, 1, 5, 70, d, 24}};
+    Inputs inputs(c);
+    // Every channel at opposite ends: the largest distance there is.
+    inputs.q.for_each([](float& x) { x = x < 0 ? -1.0f : 1.0f; });
+    for (Index t = 0; t < 70; ++t)
+      for (Index i = 0; i < d; ++i)
+        inputs.k.view().row(0, 0, t)[i] =
+            t % 2 == 0 ? -inputs.q.view().row(0, 0, 0)[i] : inputs.q.view().row(0, 0, t % 5)[i];
+    for (const double scale : {1e-4, 1e-3, 0.01, 1.0, 1e3})
+      expect_exact({.scale = scale, .alpha = 0.01}, c, inputs);
+    expect_exact({.scale = 0.002, .center = true}, c, inputs);
+  }
+}
+
+TEST(Inhibitor, ExtremeRatios) {
+  for (const double scale : {1e-30, 1e-9, 1e-5, 0.3, 1.0, 2.0, 1e6, 1e30})
+    for (const double alpha : {-1e30, -3.0, 0.0, 2.5, 1e30})
+      expect_exact({.scale = scale, .alpha = alpha}, {{1, 1, 1, 3, 66, 16, 16}});
+}
+
+TEST(Inhibitor, ManyKeys) {
+  for (const Index keys : {65535, 65536, 65537, 131073}) {
+    expect_exact({.scale = 0.05}, {{1, 1, 1, 2, keys, 8, 8}, true});
+    expect_exact({.scale = 0.05, .center = true}, {{1, 1, 1, 2, keys, 8, 8}, true});
+  }
+}
+
+TEST(Inhibitor, AllZeroTensors) {
+  const Case c{{1, 2, 1, 3, 5, 8, 8}};
+  for (int zeroed = 0; zeroed < 8; ++zeroed) {
+    Inputs inputs(c);
+    const auto clear = [](float& x) { x = 0; };
+    if ((zeroed & 1) != 0) inputs.q.for_each(clear);
+    if ((zeroed & 2) != 0) inputs.k.for_each(clear);
+    if ((zeroed & 4) != 0) inputs.v.for_each(clear);
+    expect_exact({.scale = 0.1}, c, inputs);
+  }
+}
+
+TEST(Inhibitor, NonFiniteInputs) {
+  const Case c{{1, 1, 1, 9, 70, 16, 16}, true};
+  Inputs inputs(c);
+  inputs.q.view().row(0, 0, 2)[3] = std::numeric_limits<float>::quiet_NaN();
+  inputs.k.view().row(0, 0, 69)[1] = std::numeric_limits<float>::infinity();
+  inputs.v.view().row(0, 0, 68)[7] = -std::numeric_limits<float>::infinity();
+  inputs.v.view().row(0, 0, 3)[7] = std::numeric_limits<float>::quiet_NaN();
+  expect_exact({.scale = 0.1}, c, inputs);
+}
+
+}  // namespace
