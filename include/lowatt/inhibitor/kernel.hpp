@@ -38,8 +38,8 @@ struct InhibitorWorkspace {
   std::int64_t* distance_sum = nullptr;  // [rows], the row statistic
   std::int32_t* inhibited = nullptr;     // [rows][padded value_dim], H
   std::uint8_t* shifted = nullptr;       // [rows][64], z' of one tile
-  std::uint8_t* magnitude = nullptr;     // one tile of values: |v8|, or max(v8, 0) when unsigned
-  std::int8_t* sign = nullptr;           // -1, 0, 1
+  std::uint8_t* magnitude = nullptr;     // one tile of values: |v8|
+  std::int8_t* direction = nullptr;      // -1, 0, 1
   Index bytes = 0;
 
   LOWATT_ALWAYS_INLINE InhibitorWorkspace(std::byte* base, Index head_dim,
@@ -52,21 +52,22 @@ struct InhibitorWorkspace {
     inhibited = cutter.take<std::int32_t>(rows * round_up(value_dim, value_block));
     shifted = cutter.take<std::uint8_t>(rows * tile_keys);
     magnitude = cutter.take<std::uint8_t>(value_tile_bytes(value_dim));
-    sign = cutter.take<std::int8_t>(value_tile_bytes(value_dim));
+    direction = cutter.take<std::int8_t>(value_tile_bytes(value_dim));
     bytes = cutter.size();
   }
   LOWATT_ALWAYS_INLINE explicit InhibitorWorkspace(const BlockArguments& block) noexcept
       : InhibitorWorkspace(block.workspace, block.head_dim, block.value_dim) {}
 };
 
-// sum_k min(q, k) of Rows queries with the 64 keys of a tile.
+// 2 sum_k min(q, k) of Rows queries with the 64 keys of a tile: what |q - k| sums lack to q + k
+// sums.
 template <class L, int Rows>
-void inhibitor_minimum_sums(const std::uint8_t* query, Index padded_dim, const std::byte* keys,
-                            std::int32_t (*sums)[tile_keys]) noexcept {
+void inhibitor_common_sums(const std::uint8_t* query, Index padded_dim, const std::byte* keys,
+                           std::int32_t (*sums)[tile_keys]) noexcept {
   using Op = Ops<L>;
   using Register = typename Op::Register;
   constexpr int vectors = Op::block_vectors;
-  const Register ones = Op::fill_u8(1);
+  const Register twos = Op::fill_u8(2);
   for (Index first = 0; first < tile_keys; first += vectors * Op::lanes) {
     Register sum[Rows][vectors];
     for (int r = 0; r < Rows; ++r)
@@ -78,7 +79,7 @@ void inhibitor_minimum_sums(const std::uint8_t* query, Index padded_dim, const s
       for (int r = 0; r < Rows; ++r) {
         const Register q = Op::broadcast4(query + r * padded_dim + c);
         for (int v = 0; v < vectors; ++v)
-          sum[r][v] = Op::dot4_narrow(sum[r][v], Op::min_u8(q, key[v]), ones);
+          sum[r][v] = Op::dot4_narrow(sum[r][v], Op::min_u8(q, key[v]), twos);
       }
     }
     for (int r = 0; r < Rows; ++r)
@@ -90,43 +91,49 @@ void inhibitor_minimum_sums(const std::uint8_t* query, Index padded_dim, const s
 // that is enough (see Overflow above). The pointers are apart, so that compilers vectorise the
 // loop.
 template <class L, class Product>
-void inhibitor_shift_scores(const std::int32_t* __restrict minimum_sum,
+void inhibitor_shift_scores(const std::int32_t* __restrict common_sum,
                             const std::int32_t* __restrict key_sum, std::int32_t query_sum,
                             std::int32_t centre, const InhibitorConstants& constants,
                             std::uint8_t* __restrict shifted) noexcept {
   const auto multiplier = static_cast<Product>(constants.multiplier);
-  const auto rounding = static_cast<Product>(constants.rounding);
+  const auto rounding = static_cast<std::int32_t>(constants.rounding);
   const int shift = constants.shift;
   const auto alpha = static_cast<std::int32_t>(constants.alpha);
-  const std::int32_t base = query_sum - centre;
+  // clamp(z - alpha, 0, 255) = clamp(z, lowest, highest) - alpha, where no difference can wrap. The
+  // spec's cap of z at 65535 lies above highest, since alpha is at most 65280.
+  const auto lowest = static_cast<Product>(alpha > 0 ? alpha : 0);
+  const auto highest = static_cast<Product>(alpha + 255);
+  const std::int32_t base = query_sum - centre + rounding;
   for (Index j = 0; j < tile_keys; ++j) {
-    const std::int32_t distance = base + key_sum[j] - 2 * minimum_sum[j];
-    const auto magnitude = static_cast<Product>(distance > 0 ? distance : 0);
-    const Product scaled = ((magnitude + rounding) * multiplier) >> shift;
-    const auto z = static_cast<std::int32_t>(scaled < 65535 ? scaled : 65535) - alpha;
-    const std::int32_t positive = z > 0 ? z : 0;
-    shifted[j] = static_cast<std::uint8_t>(positive < 255 ? positive : 255);
+    const std::int32_t distance = base + key_sum[j] - common_sum[j];
+    const auto rounded = static_cast<Product>(distance > rounding ? distance : rounding);
+    Product z = (rounded * multiplier) >> shift;
+    z = z < highest ? z : highest;
+    z = z > lowest ? z : lowest;
+    shifted[j] = static_cast<std::uint8_t>(static_cast<std::int32_t>(z) - alpha);
   }
 }
 
 // Splits a tile of values into what inhibition subtracts from and the direction of what is left.
+// Unsigned, negative values have no direction: (sign + 1) saturating less 1 is 0 for them.
 template <class L>
-void inhibitor_split_values(const std::int8_t* __restrict values, Index bytes, bool is_signed,
-                            std::uint8_t* __restrict magnitude,
-                            std::int8_t* __restrict sign) noexcept {
-  const int lowest = is_signed ? -1 : 0;
-  for (Index i = 0; i < bytes; ++i) {
-    const int v = values[i];
-    const int direction = v < 0 ? lowest : v > 0 ? 1 : 0;
-    magnitude[i] = static_cast<std::uint8_t>(v * direction);
-    sign[i] = static_cast<std::int8_t>(direction);
+void inhibitor_split_values(const std::int8_t* values, Index bytes, bool is_signed,
+                            std::uint8_t* magnitude, std::int8_t* direction) noexcept {
+  using Op = Ops<L>;
+  const auto one = Op::fill_u8(1);
+  for (Index i = 0; i < bytes; i += Op::bytes) {
+    const auto v = Op::load(values + i);
+    auto sign = Op::sign_s8(v);
+    if (!is_signed) sign = Op::subtract_saturate_u8(Op::add_u8(sign, one), one);
+    Op::store(magnitude + i, Op::absolute_s8(v));
+    Op::store(direction + i, sign);
   }
 }
 
 // Adds one tile's inhibited values of Rows queries, `vectors` registers of dims from `vector` on.
 template <class L, int Rows, int Vectors>
 void inhibitor_inhibit(const std::uint8_t* shifted, const std::uint8_t* magnitude,
-                       const std::int8_t* sign, Index vector, std::int32_t* inhibited,
+                       const std::int8_t* direction, Index vector, std::int32_t* inhibited,
                        Index stride) noexcept {
   using Op = Ops<L>;
   using Register = typename Op::Register;
@@ -140,9 +147,9 @@ void inhibitor_inhibit(const std::uint8_t* shifted, const std::uint8_t* magnitud
     for (int v = 0; v < Vectors; ++v) {
       const Index at = value_vector_offset<L>(vector + v) + j / value_group * value_group_stride;
       const Register size = Op::load(magnitude + at);
-      const Register direction = Op::load(sign + at);
+      const Register sign = Op::load(direction + at);
       for (int r = 0; r < Rows; ++r)
-        sum[r][v] = Op::dot4_narrow(sum[r][v], Op::subtract_saturate_u8(size, score[r]), direction);
+        sum[r][v] = Op::dot4_narrow(sum[r][v], Op::subtract_saturate_u8(size, score[r]), sign);
     }
   }
   for (int r = 0; r < Rows; ++r)
@@ -174,7 +181,7 @@ void inhibitor_prepare(const InhibitorArguments& arguments) noexcept {
   for (Index i = 0; i < block.rows * padded_value_dim; ++i) workspace.inhibited[i] = 0;
 }
 
-// Calls each(row, minimum sums) for every row of the block with the keys of tile t.
+// Calls each(row, common sums) for every row of the block with the keys of tile t.
 template <class L, class Each>
 void inhibitor_for_each_row(const InhibitorArguments& arguments,
                             const InhibitorWorkspace& workspace, const std::byte* keys,
@@ -183,11 +190,11 @@ void inhibitor_for_each_row(const InhibitorArguments& arguments,
   const Index padded_dim = round_up(arguments.block.head_dim, key_group);
   Index r = 0;
   for (; r + 4 <= arguments.block.rows; r += 4) {
-    inhibitor_minimum_sums<L, 4>(workspace.query + r * padded_dim, padded_dim, keys, sums);
+    inhibitor_common_sums<L, 4>(workspace.query + r * padded_dim, padded_dim, keys, sums);
     for (Index i = 0; i < 4; ++i) each(r + i, sums[i]);
   }
   for (; r < arguments.block.rows; ++r) {
-    inhibitor_minimum_sums<L, 1>(workspace.query + r * padded_dim, padded_dim, keys, sums);
+    inhibitor_common_sums<L, 1>(workspace.query + r * padded_dim, padded_dim, keys, sums);
     each(r, sums[0]);
   }
 }
@@ -203,12 +210,12 @@ void inhibitor_statistic(const InhibitorArguments& arguments) noexcept {
     if (!block.tile_is_visible(t)) continue;
     const std::byte* tile = block.tiles.tile(t);
     const auto* key_sum = reinterpret_cast<const std::int32_t*>(tile + layout.sums_offset());
-    inhibitor_for_each_row<L>(arguments, workspace, tile, [&](Index r, std::int32_t* minimum_sum) {
+    inhibitor_for_each_row<L>(arguments, workspace, tile, [&](Index r, std::int32_t* common_sum) {
       for (Index j = 0; j < tile_keys; ++j)
-        minimum_sum[j] = workspace.query_sum[r] + key_sum[j] - 2 * minimum_sum[j];
-      hide(minimum_sum, block.visible_word(r, t), 0);
+        common_sum[j] = workspace.query_sum[r] + key_sum[j] - common_sum[j];
+      hide(common_sum, block.visible_word(r, t), 0);
       std::int64_t sum = 0;
-      for (Index j = 0; j < tile_keys; ++j) sum += minimum_sum[j];
+      for (Index j = 0; j < tile_keys; ++j) sum += common_sum[j];
       workspace.distance_sum[r] += sum;
     });
   }
@@ -237,31 +244,31 @@ void inhibitor_accumulate(const InhibitorArguments& arguments) noexcept {
     const std::byte* tile = block.tiles.tile(t);
     const auto* key_sum = reinterpret_cast<const std::int32_t*>(tile + layout.sums_offset());
     inhibitor_for_each_row<L>(
-        arguments, workspace, tile, [&](Index r, const std::int32_t* minimum_sum) {
+        arguments, workspace, tile, [&](Index r, const std::int32_t* common_sum) {
           std::uint8_t* shifted = workspace.shifted + r * tile_keys;
           if (narrow)
-            inhibitor_shift_scores<L, std::uint32_t>(minimum_sum, key_sum, workspace.query_sum[r],
+            inhibitor_shift_scores<L, std::uint32_t>(common_sum, key_sum, workspace.query_sum[r],
                                                      centre[r], constants, shifted);
           else
-            inhibitor_shift_scores<L, std::uint64_t>(minimum_sum, key_sum, workspace.query_sum[r],
+            inhibitor_shift_scores<L, std::uint64_t>(common_sum, key_sum, workspace.query_sum[r],
                                                      centre[r], constants, shifted);
           hide(shifted, block.visible_word(r, t), std::uint8_t{255});
         });
 
     const auto* values = reinterpret_cast<const std::int8_t*>(tile + layout.values_offset());
     inhibitor_split_values<L>(values, layout.value_bytes, arguments.is_signed, workspace.magnitude,
-                              workspace.sign);
+                              workspace.direction);
     const auto inhibit = [&]<int Rows>(Index r) {
       const std::uint8_t* shifted = workspace.shifted + r * tile_keys;
       std::int32_t* inhibited = workspace.inhibited + r * stride;
       constexpr int together = Ops<L>::block_vectors;
       Index v = 0;
       for (; v + together <= vectors; v += together)
-        inhibitor_inhibit<L, Rows, together>(shifted, workspace.magnitude, workspace.sign, v,
+        inhibitor_inhibit<L, Rows, together>(shifted, workspace.magnitude, workspace.direction, v,
                                              inhibited, stride);
       for (; v < vectors; ++v)
-        inhibitor_inhibit<L, Rows, 1>(shifted, workspace.magnitude, workspace.sign, v, inhibited,
-                                      stride);
+        inhibitor_inhibit<L, Rows, 1>(shifted, workspace.magnitude, workspace.direction, v,
+                                      inhibited, stride);
     };
     Index r = 0;
     for (; r + 4 <= block.rows; r += 4) inhibit.template operator()<4>(r);
