@@ -3,3 +3,4 @@
 
 #include "attention/attend.hpp"     // IWYU pragma: export
 #include "attention/inhibitor.hpp"  // IWYU pragma: export
+#include "attention/softmax.hpp"    // IWYU pragma: export

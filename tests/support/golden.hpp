@@ -24,8 +24,8 @@ struct GoldenCase {
   std::vector<double> theta;  // one, or one per query head; set_theta() hands it to the mechanism
   bool causal = false;
 
-  double tolerance = 0;                // relative L2; 0: equal values
-  std::vector<Index> kept, visible;    // empty: not stated
+  double tolerance = 0;              // relative L2; 0: equal values
+  std::vector<Index> kept, visible;  // empty: not stated
   std::vector<double> temperature;
 };
 
@@ -54,7 +54,7 @@ inline GoldenCase parse_golden_case(const nlohmann::json& json) {
   golden.temperature = json.value("temperature", std::vector<double>{});
 
   std::string mechanism, precision;
-  lowatt::Setting scale, clip, temperature;
+  lowatt::Setting scale;
   lowatt::Inhibitor inhibitor{};
   lowatt::Latte latte{};
   lowatt::Bitformer bitformer{};
@@ -82,13 +82,12 @@ inline GoldenCase parse_golden_case(const nlohmann::json& json) {
       for (std::string value; std::getline(list, value, ',');)
         golden.theta.push_back(std::stod(value));
     } else if (option == "--split") {
-      latte.split =
-          text() == "round" ? lowatt::NibbleSplit::round : lowatt::NibbleSplit::truncate;
+      latte.split = text() == "round" ? lowatt::NibbleSplit::round : lowatt::NibbleSplit::truncate;
     } else if (option == "--planes") {
       bitformer.planes = std::stoi(text());
     } else if (option == "--encoding") {
-      bitformer.encoding = text() == "sign" ? lowatt::BitEncoding::sign
-                                            : lowatt::BitEncoding::thermometer;
+      bitformer.encoding =
+          text() == "sign" ? lowatt::BitEncoding::sign : lowatt::BitEncoding::thermometer;
     } else if (option == "--temperature") {
       bitformer.temperature = number();
     } else if (option == "--clip") {

@@ -20,7 +20,7 @@ struct CpuidRegisters {
 };
 
 inline CpuidRegisters cpuid(unsigned leaf, unsigned subleaf) noexcept {
-  CpuidRegisters r;
+  CpuidRegisters r{};
   __get_cpuid_count(leaf, subleaf, &r.eax, &r.ebx, &r.ecx, &r.edx);
   return r;
 }

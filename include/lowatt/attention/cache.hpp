@@ -88,7 +88,7 @@ class KvCache {
                      shape_.capacity - size_, shape_.capacity);
     for (Index b = 0; b < shape_.batch; ++b)
       for (Index g = 0; g < shape_.kv_heads; ++g) {
-        PackArguments tokens;
+        PackArguments tokens{};
         tokens.key = k.row(b, g, 0);
         tokens.key_stride = k.token_stride;
         tokens.value = v.row(b, g, 0);

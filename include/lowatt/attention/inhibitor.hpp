@@ -3,6 +3,7 @@
 
 #include "../core/rows.hpp"
 #include "../inhibitor/kernel.hpp"
+#include "../inhibitor/kernel_fp32.hpp"
 #include "../inhibitor/params.hpp"
 #include "adapter.hpp"
 
@@ -17,7 +18,7 @@ struct Adapter<Inhibitor> {
                      mechanism.alpha);
     if (!__builtin_isfinite(mechanism.beta))
       return failure(StatusCode::invalid_argument, "beta is %g; it must be finite", mechanism.beta);
-    if (shape.keys > inhibitor_most_keys)
+    if (!is_fp32(mechanism) && shape.keys > inhibitor_most_keys)
       return failure(StatusCode::invalid_shape, "keys is %td; 32-bit sums hold at most %td",
                      shape.keys, inhibitor_most_keys);
     return {};
@@ -25,7 +26,7 @@ struct Adapter<Inhibitor> {
 
   static Status calibrate(const Inhibitor& mechanism, View<const float> q, View<const float> k,
                           View<const float> v, bool, Calibration& calibration) noexcept {
-    static_cast<void>(mechanism);
+    if (is_fp32(mechanism)) return {};
     calibration.query_absmax = absmax_per_head(q);
     calibration.key_absmax = absmax_per_head(k);
     calibration.value_absmax = absmax_per_head(v);
@@ -38,7 +39,7 @@ struct Adapter<Inhibitor> {
 
   static Status check(const Inhibitor& mechanism, const Calibration& calibration,
                       const CacheShape& shape) noexcept {
-    static_cast<void>(mechanism);
+    if (is_fp32(mechanism)) return {};
     const Index entries = shape.batch * shape.kv_heads;
     if (calibration.query_absmax.empty() || calibration.query_absmax.size() % entries != 0)
       return failure(StatusCode::invalid_argument,
@@ -57,25 +58,33 @@ struct Adapter<Inhibitor> {
 
   static Status check_queries(const Inhibitor& mechanism, const Calibration& calibration,
                               const CacheShape&, View<const float> q) noexcept {
-    static_cast<void>(mechanism);
+    if (is_fp32(mechanism)) return {};
     return detail::check_equal("q.batch * q.heads", q.batch * q.heads,
                                "the number of entries of calibration.query_absmax",
                                calibration.query_absmax.size());
   }
   static void adopt(Inhibitor&, Calibration&) noexcept {}
 
-  static Index tile_bytes(const Inhibitor&, Index head_dim, Index value_dim) noexcept {
+  static Index tile_bytes(const Inhibitor& mechanism, Index head_dim, Index value_dim) noexcept {
+    if (is_fp32(mechanism)) return InhibitorFp32TileLayout(head_dim, value_dim).bytes();
     return InhibitorTileLayout(head_dim, value_dim).bytes();
   }
-  static Index query_block(const Inhibitor&, const Shape&) noexcept {
-    return inhibitor_query_block;
+  static Index query_block(const Inhibitor& mechanism, const Shape&) noexcept {
+    return is_fp32(mechanism) ? inhibitor_fp32_query_block : inhibitor_query_block;
   }
-  static Index workspace_bytes(const Inhibitor&, const Shape& shape) noexcept {
+  static Index workspace_bytes(const Inhibitor& mechanism, const Shape& shape) noexcept {
+    if (is_fp32(mechanism))
+      return InhibitorFp32Workspace(nullptr, shape.head_dim, shape.value_dim).bytes();
     return InhibitorWorkspace(nullptr, shape.head_dim, shape.value_dim).bytes;
   }
 
-  static void pack(const KernelTable& table, const Inhibitor&, const Calibration& calibration,
-                   Index kv_entry, const PackArguments& tokens) noexcept {
+  static void pack(const KernelTable& table, const Inhibitor& mechanism,
+                   const Calibration& calibration, Index kv_entry,
+                   const PackArguments& tokens) noexcept {
+    if (is_fp32(mechanism)) {
+      table.inhibitor_fp32.pack(tokens);
+      return;
+    }
     table.inhibitor_int8.pack({tokens, shared_scale(calibration, kv_entry).inverse,
                                value_scale(calibration, kv_entry).inverse});
   }
@@ -83,14 +92,19 @@ struct Adapter<Inhibitor> {
   static void attend_block(const KernelTable& table, const Inhibitor& mechanism,
                            const Calibration& calibration, const HeadPosition& head,
                            const BlockArguments& block, std::int64_t*) noexcept {
+    const double scale = mechanism.scale.or_else(default_scale(block.head_dim));
+    if (is_fp32(mechanism)) {
+      detail::run_phases(table.inhibitor_fp32,
+                         {block, scale, mechanism.alpha, mechanism.beta, mechanism.is_signed,
+                          mechanism.center, mechanism.normalize});
+      return;
+    }
     const SymmetricScale shared = shared_scale(calibration, head.kv_entry());
     const SymmetricScale value = value_scale(calibration, head.kv_entry());
-    InhibitorArguments arguments;
+    InhibitorArguments arguments{};
     arguments.block = block;
     arguments.query_inverse = shared.inverse;
-    arguments.constants =
-        inhibitor_constants(mechanism.scale.or_else(default_scale(block.head_dim)), shared.scale,
-                            value.scale, mechanism.alpha);
+    arguments.constants = inhibitor_constants(scale, shared.scale, value.scale, mechanism.alpha);
     arguments.is_signed = mechanism.is_signed;
     arguments.center = mechanism.center;
     arguments.normalize = mechanism.normalize;
@@ -100,6 +114,10 @@ struct Adapter<Inhibitor> {
   }
 
  private:
+  // At fp32 nothing depends on whole tensors: a cache needs an empty Calibration.
+  static bool is_fp32(const Inhibitor& mechanism) noexcept {
+    return mechanism.precision == Precision::fp32;
+  }
   // One scale for a KV head's keys and all its query heads: a distance needs one unit.
   static SymmetricScale shared_scale(const Calibration& calibration, Index kv_entry) noexcept {
     const Index group = calibration.query_absmax.size() / calibration.key_absmax.size();

@@ -31,8 +31,8 @@ class Plan {
     const HeadPosition head{head_task / shape_.query_heads, head_task % shape_.query_heads,
                             head_task % shape_.query_heads / (shape_.query_heads / shape_.kv_heads),
                             shape_.query_heads, shape_.kv_heads};
-    VisibleRange visible[most_rows];
-    BlockArguments block;
+    VisibleRange visible[most_rows] = {};
+    BlockArguments block{};
     block.query = q.row(head.batch, head.query_head, first);
     block.query_stride = q.token_stride;
     block.out = out.row(head.batch, head.query_head, first);

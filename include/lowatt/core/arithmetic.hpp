@@ -27,7 +27,7 @@ namespace lowatt::arithmetic {
 // The four functions for built-in numbers. References say `using arithmetic::abs;` and call abs(a),
 // which finds these for built-ins and a type's own otherwise.
 template <class T>
-concept BuiltIn = std::is_arithmetic_v<T>;
+concept BuiltIn = std::is_arithmetic_v<T> && std::is_signed_v<T>;
 
 template <BuiltIn T>
 LOWATT_ALWAYS_INLINE constexpr T abs(T a) noexcept {
@@ -47,7 +47,12 @@ LOWATT_ALWAYS_INLINE constexpr T lookup(T a, F f) noexcept {
 }
 
 template <class A>
-struct ConstantOf {
+struct ConstantOf {};
+template <class A>
+requires requires {
+  typename A::Constant;
+}
+struct ConstantOf<A> {
   using type = typename A::Constant;
 };
 template <BuiltIn A>

@@ -6,7 +6,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <type_traits>
-#include <utility>
 
 #include "config.hpp"
 
@@ -37,11 +36,15 @@ class Array {
   Array(const Array& other) noexcept : Array(other.size_) {
     if (size_ > 0) std::memcpy(data_, other.data_, static_cast<std::size_t>(size_) * sizeof(T));
   }
-  Array(Array&& other) noexcept
-      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+  Array(Array&& other) noexcept : data_(other.data_), size_(other.size_) {
+    other.data_ = nullptr;
+    other.size_ = 0;
+  }
   Array& operator=(Array other) noexcept {
-    std::swap(data_, other.data_);
-    std::swap(size_, other.size_);
+    T* const data = data_;
+    data_ = other.data_;
+    size_ = other.size_;
+    other.data_ = data;  // freed with `other`
     return *this;
   }
   ~Array() { std::free(data_); }

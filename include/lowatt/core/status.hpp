@@ -36,7 +36,7 @@ LOWATT_API_BEGIN
 // Makes a failed Status; `format` as for printf.
 __attribute__((format(printf, 2, 3))) inline Status failure(StatusCode code, const char* format,
                                                             ...) noexcept {
-  Status status;
+  Status status{};
   status.code = code;
   std::va_list arguments;
   va_start(arguments, format);

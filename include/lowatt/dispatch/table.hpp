@@ -3,6 +3,8 @@
 
 #include "../arch/tags.hpp"
 #include "../inhibitor/kernel.hpp"
+#include "../inhibitor/kernel_fp32.hpp"
+#include "../softmax/kernel.hpp"
 
 namespace lowatt {
 
@@ -22,6 +24,8 @@ struct Kernel {
 struct KernelTable {
   Level level;
   Kernel<InhibitorPackArguments, InhibitorArguments> inhibitor_int8;
+  Kernel<PackArguments, InhibitorFp32Arguments> inhibitor_fp32;
+  Kernel<PackArguments, SoftmaxArguments> softmax_fp32;
 };
 
 // The table of level L; needs a unit whose flags allow L.
@@ -30,6 +34,9 @@ inline constexpr KernelTable kernel_table = {
     L::level,
     {inhibitor_pack<L>, inhibitor_prepare<L>, inhibitor_statistic<L>, inhibitor_accumulate<L>,
      inhibitor_finish<L>},
+    {inhibitor_fp32_pack<L>, inhibitor_fp32_prepare<L>, inhibitor_fp32_statistic<L>,
+     inhibitor_fp32_accumulate<L>, inhibitor_fp32_finish<L>},
+    {softmax_pack<L>, softmax_prepare<L>, nullptr, softmax_accumulate<L>, softmax_finish<L>},
 };
 
 }  // namespace lowatt

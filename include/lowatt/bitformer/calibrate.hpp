@@ -1,0 +1,158 @@
+// Temperatures of Bitformer's query heads: given, derived from mean absolute values, or calibrated
+// by regressing exact scores on bit scores.
+//
+// Calibration minimises, over all visible pairs of a head, the squared difference between
+// temperature * S and L = scale * q . k (K after centring), each taken less its mean over the row,
+// since softmax ignores what a row has in common:
+//   temperature = sum (S - mean_i S)(L - mean_i L) / sum (S - mean_i S)^2
+// Pairs whose L is not finite are left out of means and sums; a negative or undefined result is 0.
+// One row of scores is held at a time.
+#pragma once
+
+#include "../core/rows.hpp"
+#include "../core/status.hpp"
+#include "../quant/calibration.hpp"
+#include "params.hpp"
+
+LOWATT_API_BEGIN
+
+// K of one KV head as Bitformer sees it: the values, centred in float32, and their packed planes.
+struct BitformerKeys {
+  Array<double> values;      // [tokens][head_dim]
+  Array<std::uint8_t> bits;  // [tokens][packed row]
+};
+
+// `mean` may be null. The arrays are empty when memory runs out.
+inline BitformerKeys bitformer_keys(View<const float> k, Index b, Index head, const float* mean,
+                                    const BitThresholds& thresholds) noexcept {
+  const Index row_bytes = thresholds.planes * plane_bytes(k.dim);
+  Array<float> centered(k.dim);
+  BitformerKeys keys{Array<double>(k.tokens * k.dim), Array<std::uint8_t>(k.tokens * row_bytes)};
+  if (centered.empty() || keys.values.empty() || keys.bits.empty()) return {};
+  for (Index j = 0; j < k.tokens; ++j) {
+    const float* row = k.row(b, head, j);
+    for (Index c = 0; c < k.dim; ++c) {
+      centered[c] = mean == nullptr ? row[c] : row[c] - mean[c];
+      keys.values[j * k.dim + c] = static_cast<double>(centered[c]);
+    }
+    pack_bit_planes(centered.data(), k.dim, thresholds, keys.bits.data() + j * row_bytes);
+  }
+  return keys;
+}
+
+// Both sums of the regression's quotient.
+struct RegressionSums {
+  double covariance = 0, variance = 0;
+
+  // Adds one row of n pairs. Means are taken first: subtracting sums of products would cancel.
+  void add_row(const double* bit_scores, const double* exact_scores, Index n) noexcept {
+    double bit_sum = 0, exact_sum = 0;
+    for (Index j = 0; j < n; ++j) {
+      bit_sum += bit_scores[j];
+      exact_sum += exact_scores[j];
+    }
+    const double bit_mean = bit_sum / static_cast<double>(n);
+    const double exact_mean = exact_sum / static_cast<double>(n);
+    double row_covariance = 0, row_variance = 0;
+    for (Index j = 0; j < n; ++j) {
+      const double difference = bit_scores[j] - bit_mean;
+      row_covariance += difference * (exact_scores[j] - exact_mean);
+      row_variance += difference * difference;
+    }
+    covariance += row_covariance;
+    variance += row_variance;
+  }
+
+  double slope() const noexcept {
+    const double quotient = covariance / variance;
+    return quotient > 0 && quotient <= __DBL_MAX__ ? quotient : 0.0;
+  }
+};
+
+// sum a[c] * b[c] as eight sums side by side, which may be vectorised without reordering anything.
+inline double dot_in_double(const double* a, const double* b, Index n) noexcept {
+  constexpr int lanes = 8;
+  double sums[lanes] = {};
+  Index c = 0;
+  for (; c + lanes <= n; c += lanes)
+    for (int lane = 0; lane < lanes; ++lane) sums[lane] += a[c + lane] * b[c + lane];
+  for (; c < n; ++c) sums[0] += a[c] * b[c];
+  double sum = 0;
+  for (const double lane_sum : sums) sum += lane_sum;
+  return sum;
+}
+
+// The calibrated temperature of one query head. `keys` as bitformer_keys() returns them for the
+// head's KV head, with the same thresholds.
+inline Status try_calibrate_temperature(View<const float> q, Index b, Index head,
+                                        const BitformerKeys& keys, const BitThresholds& thresholds,
+                                        double scale, bool causal, double& temperature) noexcept {
+  const Index row_bytes = thresholds.planes * plane_bytes(q.dim);
+  const Index key_count = keys.values.size() / q.dim;
+  Array<double> query_values(q.dim);
+  Array<std::uint8_t> query_bits(row_bytes);
+  Array<double> bit_scores(key_count);
+  Array<double> exact_scores(key_count);
+  if (key_count == 0 || query_values.empty() || query_bits.empty() || bit_scores.empty() ||
+      exact_scores.empty())
+    return failure(StatusCode::out_of_memory, "no memory to calibrate the temperature of head %td",
+                   head);
+  RegressionSums sums;
+  for (Index i = 0; i < q.tokens; ++i) {
+    const float* query = q.row(b, head, i);
+    for (Index c = 0; c < q.dim; ++c) query_values[c] = static_cast<double>(query[c]);
+    pack_bit_planes(query, q.dim, thresholds, query_bits.data());
+    const VisibleRange visible = visible_keys(causal, i, q.tokens, key_count);
+    Index n = 0;
+    for (Index j = visible.begin; j < visible.end; ++j) {
+      const double exact =
+          scale * dot_in_double(query_values.data(), keys.values.data() + j * q.dim, q.dim);
+      if (!(__builtin_fabs(exact) <= __DBL_MAX__)) continue;
+      const Index distance =
+          hamming_distance(query_bits.data(), keys.bits.data() + j * row_bytes, row_bytes);
+      bit_scores[n] = static_cast<double>(thresholds.planes * q.dim - 2 * distance);
+      exact_scores[n] = exact;
+      ++n;
+    }
+    if (n > 0) sums.add_row(bit_scores.data(), exact_scores.data(), n);
+  }
+  temperature = sums.slope();
+  return {};
+}
+
+// Temperatures of all query heads, by whichever rule `mechanism` asks for: temperature[batch *
+// query_heads]. key_mean is [batch * kv_heads * head_dim] or null for keys that are not centred;
+// clip is [batch * kv_heads] and may be null for sign encoding.
+inline Status try_temperatures(const Bitformer& mechanism, View<const float> q, View<const float> k,
+                               const float* key_mean, const float* clip, bool causal,
+                               double* temperature) noexcept {
+  const double scale = mechanism.scale.or_else(default_scale(q.dim));
+  const Index group = q.heads / k.heads;
+  if (mechanism.temperature.given) {
+    for (Index i = 0; i < q.batch * q.heads; ++i) temperature[i] = mechanism.temperature.value;
+    return {};
+  }
+  for (Index b = 0; b < k.batch; ++b)
+    for (Index g = 0; g < k.heads; ++g) {
+      const Index kv = b * k.heads + g;
+      const float* mean = key_mean == nullptr ? nullptr : key_mean + kv * k.dim;
+      double* head_temperature = temperature + kv * group;
+      if (!calibrates_temperature(mechanism)) {
+        const double key_size = mean_abs(k, b, g, mean);
+        for (Index h = 0; h < group; ++h)
+          head_temperature[h] = scale * mean_abs(q, b, g * group + h) * key_size;
+        continue;
+      }
+      const BitThresholds thresholds =
+          bit_thresholds(mechanism.encoding, mechanism.planes, clip == nullptr ? 0.0f : clip[kv]);
+      const BitformerKeys keys = bitformer_keys(k, b, g, mean, thresholds);
+      for (Index h = 0; h < group; ++h) {
+        const Status status = try_calibrate_temperature(q, b, g * group + h, keys, thresholds,
+                                                        scale, causal, head_temperature[h]);
+        if (!status.ok()) return status;
+      }
+    }
+  return {};
+}
+
+LOWATT_API_END

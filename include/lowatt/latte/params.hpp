@@ -1,0 +1,44 @@
+// LATTE (arXiv 2404.07519): softmax attention on int8 values that first looks at four bits of each
+// and keeps only the keys whose low-precision score comes close to the row's best.
+#pragma once
+
+#include "../core/setting.hpp"
+#include "../quant/nibble.hpp"
+
+LOWATT_API_BEGIN
+
+struct Latte {
+  Setting scale = {};  // multiplies scores; finite, > 0. Default 1/sqrt(head_dim)
+
+  // Distance to the row maximum, in logits, up to which a key survives: one for all query heads or
+  // one per query head; finite, >= 0. Must be given. exp(-theta) is the low-precision probability,
+  // relative to the row's largest, below which keys are dropped.
+  PerHead theta = {};
+
+  NibbleSplit split = NibbleSplit::round;  // how the four bits are taken
+};
+
+LOWATT_API_END
+
+namespace lowatt {
+
+// Distances between low-precision scores (high nibble products) lie within [0, 120 * head_dim].
+LOWATT_ALWAYS_INLINE constexpr Index latte_largest_gap(Index head_dim) noexcept {
+  return 120 * head_dim;
+}
+
+// Theta in units of the low-precision integer scores of one query: a key survives when the row's
+// maximum minus its score is at most this. query_scale is the query token's, key_scale the KV
+// head's.
+LOWATT_ALWAYS_INLINE Index latte_threshold(double theta, float query_scale, float key_scale,
+                                           double scale, Index head_dim) noexcept {
+  const Index largest = latte_largest_gap(head_dim);
+  const double unit =
+      256.0 * static_cast<double>(query_scale) * static_cast<double>(key_scale) * scale;
+  if (unit == 0) return largest;  // scores carry nothing to tell keys apart: keep all
+  const double gap = theta / unit;
+  // The bound is taken first, since the quotient may exceed any integer; truncation is floor here.
+  return gap < static_cast<double>(largest) ? static_cast<Index>(gap) : largest;
+}
+
+}  // namespace lowatt

@@ -1,0 +1,107 @@
+// LATTE, plainly: the oracle of the kernels' tests. Survivors are exact, their softmax is in
+// double.
+#pragma once
+
+#include "../core/rows.hpp"
+#include "../quant/calibration.hpp"
+#include "../quant/quantized_tensor.hpp"
+#include "params.hpp"
+
+LOWATT_API_BEGIN
+
+// Query-key pairs of one query head.
+struct LatteCounts {
+  Index kept = 0, visible = 0;
+};
+
+// Integer dot products of two rows: of all bits, and of the high nibbles alone.
+inline std::int64_t latte_dot(const std::int8_t* query, const std::int8_t* key,
+                              Index head_dim) noexcept {
+  std::int64_t sum = 0;
+  for (Index c = 0; c < head_dim; ++c) sum += query[c] * key[c];
+  return sum;
+}
+inline std::int64_t latte_low_dot(const std::int8_t* query, const std::int8_t* key, Index head_dim,
+                                  NibbleSplit split) noexcept {
+  std::int64_t sum = 0;
+  for (Index c = 0; c < head_dim; ++c)
+    sum += high_nibble(query[c], split) * high_nibble(key[c], split);
+  return sum;
+}
+
+// out is float or double; shapes must agree. `counts`, when not null, receives [batch *
+// query_heads]. Largest absolute values of K and V come from `given` where it has them.
+template <class Out>
+Status latte_reference(const Latte& mechanism, View<const float> q, View<const float> k,
+                       View<const float> v, View<Out> out, bool causal = false,
+                       LatteCounts* counts = nullptr, const Calibration* given = nullptr) noexcept {
+  const double scale = mechanism.scale.or_else(default_scale(q.dim));
+  const Index group = q.heads / k.heads;
+  const Array<float> key_absmax =
+      given_or(given, &Calibration::key_absmax, [&] { return absmax_per_head(k); });
+  const Array<float> value_absmax =
+      given_or(given, &Calibration::value_absmax, [&] { return absmax_per_head(v); });
+  QuantizedTensor<std::int8_t> q8, k8, v8;
+  Status status = q8.try_assign(q, ScalePer::token);
+  if (status.ok()) status = k8.try_assign(k, ScalePer::head, key_absmax.data(), key_absmax.size());
+  if (status.ok())
+    status = v8.try_assign(v, ScalePer::head, value_absmax.data(), value_absmax.size());
+  if (!status.ok()) return status;
+
+  Array<std::int64_t> low(k.tokens);
+  Array<double> logits(k.tokens);
+  Array<double> row(v.dim);
+  if (low.empty() || logits.empty() || row.empty())
+    return failure(StatusCode::out_of_memory, "no memory for LATTE's reference");
+
+  for (Index b = 0; b < q.batch; ++b)
+    for (Index h = 0; h < q.heads; ++h) {
+      const Index g = h / group;
+      const float sk = k8.scale(b, g);
+      const double sv = static_cast<double>(v8.scale(b, g));
+      LatteCounts pairs{};
+      for (Index i = 0; i < q.tokens; ++i) {
+        const std::int8_t* query = q8.row(b, h, i);
+        const float sq = q8.scale(b, h, i);
+        const VisibleRange visible = visible_keys(causal, i, q.tokens, k.tokens);
+        pairs.visible += visible.count();
+
+        // 1. Scores of the high nibbles, and the best of them.
+        std::int64_t best_low = INT64_MIN;
+        for (Index j = visible.begin; j < visible.end; ++j) {
+          low[j] = latte_low_dot(query, k8.row(b, g, j), q.dim, mechanism.split);
+          best_low = low[j] > best_low ? low[j] : best_low;
+        }
+
+        // 2. The keys that come close to it; 3. their exact logits.
+        const Index threshold = latte_threshold(mechanism.theta[h], sq, sk, scale, q.dim);
+        const auto survives = [&](Index j) { return best_low - low[j] <= threshold; };
+        double best_logit = -__builtin_inf();
+        for (Index j = visible.begin; j < visible.end; ++j) {
+          if (!survives(j)) continue;
+          ++pairs.kept;
+          const std::int64_t dot = latte_dot(query, k8.row(b, g, j), q.dim);
+          logits[j] =
+              static_cast<double>(sq) * static_cast<double>(sk) * scale * static_cast<double>(dot);
+          best_logit = logits[j] > best_logit ? logits[j] : best_logit;
+        }
+
+        // Softmax over the survivors.
+        double total = 0;
+        for (double& sum : row) sum = 0;
+        for (Index j = visible.begin; j < visible.end; ++j) {
+          if (!survives(j)) continue;
+          const double weight = __builtin_exp(logits[j] - best_logit);
+          total += weight;
+          const std::int8_t* value = v8.row(b, g, j);
+          for (Index c = 0; c < v.dim; ++c) row[c] += weight * static_cast<double>(value[c]);
+        }
+        for (Index c = 0; c < v.dim; ++c)
+          out.row(b, h, i)[c] = total > 0 ? static_cast<Out>(row[c] / total * sv) : Out{0};
+      }
+      if (counts != nullptr) counts[b * q.heads + h] = pairs;
+    }
+  return {};
+}
+
+LOWATT_API_END
