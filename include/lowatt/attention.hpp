@@ -2,5 +2,7 @@
 #pragma once
 
 #include "attention/attend.hpp"     // IWYU pragma: export
+#include "attention/bitformer.hpp"  // IWYU pragma: export
 #include "attention/inhibitor.hpp"  // IWYU pragma: export
+#include "attention/latte.hpp"      // IWYU pragma: export
 #include "attention/softmax.hpp"    // IWYU pragma: export

@@ -2,8 +2,10 @@
 #pragma once
 
 #include "../arch/tags.hpp"
+#include "../bitformer/kernel.hpp"
 #include "../inhibitor/kernel.hpp"
 #include "../inhibitor/kernel_fp32.hpp"
+#include "../latte/kernel.hpp"
 #include "../softmax/kernel.hpp"
 
 namespace lowatt {
@@ -26,6 +28,8 @@ struct KernelTable {
   Kernel<InhibitorPackArguments, InhibitorArguments> inhibitor_int8;
   Kernel<PackArguments, InhibitorFp32Arguments> inhibitor_fp32;
   Kernel<PackArguments, SoftmaxArguments> softmax_fp32;
+  Kernel<LattePackArguments, LatteArguments> latte;
+  Kernel<BitformerPackArguments, BitformerArguments> bitformer;
 };
 
 // The table of level L; needs a unit whose flags allow L.
@@ -37,6 +41,9 @@ inline constexpr KernelTable kernel_table = {
     {inhibitor_fp32_pack<L>, inhibitor_fp32_prepare<L>, inhibitor_fp32_statistic<L>,
      inhibitor_fp32_accumulate<L>, inhibitor_fp32_finish<L>},
     {softmax_pack<L>, softmax_prepare<L>, nullptr, softmax_accumulate<L>, softmax_finish<L>},
+    {latte_pack<L>, latte_prepare<L>, latte_statistic<L>, latte_accumulate<L>, latte_finish<L>},
+    {bitformer_pack<L>, bitformer_prepare<L>, bitformer_statistic<L>, bitformer_accumulate<L>,
+     bitformer_finish<L>},
 };
 
 }  // namespace lowatt

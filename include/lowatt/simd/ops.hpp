@@ -11,12 +11,16 @@
 //   memory         load, store, broadcast4 (the same four bytes in every lane)
 //   fills          zero, fill_u8, fill_i32
 //   bytes          min_u8, add_u8, subtract_saturate_u8, bit_and, bit_xor, high_nibbles,
-//                  popcount_u8, lookup_u8
+//                  popcount_u8, lookup_u8, interleave4(a, b, c, d, out): lane l of out[v] holds
+//                  byte interleaved(v, l) of each of the four
 //   32 bits        add_i32, max_i32
 //   4-byte dot     dot4(acc, u, s): acc + sum of u*s over the lane's four bytes, u unsigned,
 //                  s signed, exact for all values; dot4_narrow: the same, faster below avx512icl,
 //                  where the caller knows that u0*s0 + u1*s1 and u2*s2 + u3*s3 fit 16 bits
-//   reduction      reduce4(a, b, c, d, out): the four sums of all lanes
+//                  dot4 in parts, for operands that are used often: the sum of
+//                  dot4_part(acc, split_u8(u, p), split_s8(s, p)) over p < dot4_parts is dot4
+//   reduction      reduce4(a, b, c, d, out): the four sums of all lanes; reduce_max_i32; of Float
+//                  reduce_max, reduce_add
 //   comparison     mask_not_below(scores, threshold): 64 scores, bit j set where
 //                  scores[j] >= threshold; store_positions(mask, first, out): first + j for each
 //                  set bit j, ascending; returns their number, may write 16 elements past them
@@ -30,6 +34,10 @@
 // which carry no level in their names at -O0, are not shared between levels.
 #include <xsimd/xsimd.hpp>
 
+// Before a loop over an array of registers: unless every such loop of a function is unrolled, g++
+// keeps the array in memory.
+#define LOWATT_UNROLL _Pragma("GCC unroll 8")
+
 namespace lowatt {
 
 template <class L>
@@ -39,6 +47,11 @@ LOWATT_ALWAYS_INLINE std::int32_t load_i32(const void* four_bytes) noexcept {
   std::int32_t value;
   __builtin_memcpy(&value, four_bytes, sizeof value);
   return value;
+}
+
+// Which bytes interleave4 brings together in lane l of its register v.
+LOWATT_ALWAYS_INLINE constexpr Index interleaved(Index v, Index l) noexcept {
+  return l / 4 * 16 + v * 4 + l % 4;
 }
 
 // store_positions without a compress instruction.

@@ -49,6 +49,12 @@ struct Ops<arch::avx2> {
   static LOWATT_ALWAYS_INLINE Register high_nibbles(Register a) noexcept {
     return _mm256_and_si256(_mm256_srli_epi16(a, 4), fill_u8(15));
   }
+  static LOWATT_ALWAYS_INLINE Register absolute_s8(Register a) noexcept {
+    return _mm256_abs_epi8(a);
+  }
+  static LOWATT_ALWAYS_INLINE Register sign_s8(Register a) noexcept {
+    return _mm256_sign_epi8(fill_u8(1), a);
+  }
   static LOWATT_ALWAYS_INLINE Register popcount_u8(Register a) noexcept {
     const Register counts =
         _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
@@ -75,12 +81,20 @@ struct Ops<arch::avx2> {
   static LOWATT_ALWAYS_INLINE Register max_i32(Register a, Register b) noexcept {
     return _mm256_max_epi32(a, b);
   }
+  // maddubs would saturate at 255 * 127 * 2: even and odd bytes are multiplied as 16-bit values.
+  static constexpr int dot4_parts = 2;
+  static LOWATT_ALWAYS_INLINE Register split_u8(Register u, int part) noexcept {
+    return part == 0 ? _mm256_and_si256(u, _mm256_set1_epi16(255)) : _mm256_srli_epi16(u, 8);
+  }
+  static LOWATT_ALWAYS_INLINE Register split_s8(Register s, int part) noexcept {
+    return _mm256_srai_epi16(part == 0 ? _mm256_slli_epi16(s, 8) : s, 8);
+  }
+  static LOWATT_ALWAYS_INLINE Register dot4_part(Register acc, Register u, Register s) noexcept {
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(u, s));
+  }
   static LOWATT_ALWAYS_INLINE Register dot4(Register acc, Register u, Register s) noexcept {
-    // maddubs would saturate at 255 * 127 * 2: multiply even and odd bytes as 16-bit values.
-    const Register even = _mm256_madd_epi16(_mm256_and_si256(u, _mm256_set1_epi16(255)),
-                                            _mm256_srai_epi16(_mm256_slli_epi16(s, 8), 8));
-    const Register odd = _mm256_madd_epi16(_mm256_srli_epi16(u, 8), _mm256_srai_epi16(s, 8));
-    return _mm256_add_epi32(acc, _mm256_add_epi32(even, odd));
+    return dot4_part(dot4_part(acc, split_u8(u, 0), split_s8(s, 0)), split_u8(u, 1),
+                     split_s8(s, 1));
   }
   static LOWATT_ALWAYS_INLINE Register dot4_narrow(Register acc, Register u, Register s) noexcept {
     return _mm256_add_epi32(acc,
@@ -95,6 +109,15 @@ struct Ops<arch::avx2> {
     _mm_storeu_si128(
         reinterpret_cast<__m128i*>(out),
         _mm_add_epi32(_mm256_castsi256_si128(abcd), _mm256_extracti128_si256(abcd, 1)));
+  }
+  static LOWATT_ALWAYS_INLINE void interleave4(Register a, Register b, Register c, Register d,
+                                               Register* out) noexcept {
+    const Register ab_low = _mm256_unpacklo_epi8(a, b), ab_high = _mm256_unpackhi_epi8(a, b);
+    const Register cd_low = _mm256_unpacklo_epi8(c, d), cd_high = _mm256_unpackhi_epi8(c, d);
+    out[0] = _mm256_unpacklo_epi16(ab_low, cd_low);
+    out[1] = _mm256_unpackhi_epi16(ab_low, cd_low);
+    out[2] = _mm256_unpacklo_epi16(ab_high, cd_high);
+    out[3] = _mm256_unpackhi_epi16(ab_high, cd_high);
   }
   static LOWATT_ALWAYS_INLINE std::uint64_t mask_not_below(const std::int32_t* scores,
                                                            std::int32_t threshold) noexcept {
@@ -111,6 +134,11 @@ struct Ops<arch::avx2> {
                                                     std::uint32_t* out) noexcept {
     return store_set_bits(mask, first, out);
   }
+  static LOWATT_ALWAYS_INLINE std::int32_t reduce_max_i32(Register a) noexcept {
+    const __m128i half = _mm_max_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    const __m128i pairs = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0x4e));
+    return _mm_cvtsi128_si32(_mm_max_epi32(pairs, _mm_shuffle_epi32(pairs, 0xb1)));
+  }
   static LOWATT_ALWAYS_INLINE Float multiply_add(Float a, Float b, Float c) noexcept {
     return _mm256_fmadd_ps(a, b, c);
   }
@@ -119,6 +147,16 @@ struct Ops<arch::avx2> {
   static LOWATT_ALWAYS_INLINE Float load_i8_as_float(const void* p) noexcept {
     return _mm256_cvtepi32_ps(
         _mm256_cvtepi8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(p))));
+  }
+  static LOWATT_ALWAYS_INLINE float reduce_add(Float a) noexcept {
+    const __m128 half = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 pairs = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_add_ss(pairs, _mm_shuffle_ps(pairs, pairs, 1)));
+  }
+  static LOWATT_ALWAYS_INLINE float reduce_max(Float a) noexcept {
+    const __m128 half = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 pairs = _mm_max_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_max_ss(pairs, _mm_shuffle_ps(pairs, pairs, 1)));
   }
 };
 

@@ -49,6 +49,12 @@ struct Ops<arch::avx512> {
   static LOWATT_ALWAYS_INLINE Register high_nibbles(Register a) noexcept {
     return _mm512_and_si512(_mm512_srli_epi16(a, 4), fill_u8(15));
   }
+  static LOWATT_ALWAYS_INLINE Register absolute_s8(Register a) noexcept {
+    return _mm512_abs_epi8(a);
+  }
+  static LOWATT_ALWAYS_INLINE Register sign_s8(Register a) noexcept {
+    return _mm512_max_epi8(_mm512_min_epi8(a, fill_u8(1)), fill_u8(-1));
+  }
   static LOWATT_ALWAYS_INLINE Register popcount_u8(Register a) noexcept {
     const Register counts =
         _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
@@ -74,11 +80,20 @@ struct Ops<arch::avx512> {
   static LOWATT_ALWAYS_INLINE Register max_i32(Register a, Register b) noexcept {
     return _mm512_max_epi32(a, b);
   }
+  // Even and odd bytes apart, as in ops_avx2.hpp.
+  static constexpr int dot4_parts = 2;
+  static LOWATT_ALWAYS_INLINE Register split_u8(Register u, int part) noexcept {
+    return part == 0 ? _mm512_and_si512(u, _mm512_set1_epi16(255)) : _mm512_srli_epi16(u, 8);
+  }
+  static LOWATT_ALWAYS_INLINE Register split_s8(Register s, int part) noexcept {
+    return _mm512_srai_epi16(part == 0 ? _mm512_slli_epi16(s, 8) : s, 8);
+  }
+  static LOWATT_ALWAYS_INLINE Register dot4_part(Register acc, Register u, Register s) noexcept {
+    return _mm512_add_epi32(acc, _mm512_madd_epi16(u, s));
+  }
   static LOWATT_ALWAYS_INLINE Register dot4(Register acc, Register u, Register s) noexcept {
-    const Register even = _mm512_madd_epi16(_mm512_and_si512(u, _mm512_set1_epi16(255)),
-                                            _mm512_srai_epi16(_mm512_slli_epi16(s, 8), 8));
-    const Register odd = _mm512_madd_epi16(_mm512_srli_epi16(u, 8), _mm512_srai_epi16(s, 8));
-    return _mm512_add_epi32(acc, _mm512_add_epi32(even, odd));
+    return dot4_part(dot4_part(acc, split_u8(u, 0), split_s8(s, 0)), split_u8(u, 1),
+                     split_s8(s, 1));
   }
   static LOWATT_ALWAYS_INLINE Register dot4_narrow(Register acc, Register u, Register s) noexcept {
     return _mm512_add_epi32(acc,
@@ -95,6 +110,15 @@ struct Ops<arch::avx512> {
     _mm_storeu_si128(
         reinterpret_cast<__m128i*>(out),
         _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1)));
+  }
+  static LOWATT_ALWAYS_INLINE void interleave4(Register a, Register b, Register c, Register d,
+                                               Register* out) noexcept {
+    const Register ab_low = _mm512_unpacklo_epi8(a, b), ab_high = _mm512_unpackhi_epi8(a, b);
+    const Register cd_low = _mm512_unpacklo_epi8(c, d), cd_high = _mm512_unpackhi_epi8(c, d);
+    out[0] = _mm512_unpacklo_epi16(ab_low, cd_low);
+    out[1] = _mm512_unpackhi_epi16(ab_low, cd_low);
+    out[2] = _mm512_unpacklo_epi16(ab_high, cd_high);
+    out[3] = _mm512_unpackhi_epi16(ab_high, cd_high);
   }
   static LOWATT_ALWAYS_INLINE std::uint64_t mask_not_below(const std::int32_t* scores,
                                                            std::int32_t threshold) noexcept {
@@ -118,6 +142,9 @@ struct Ops<arch::avx512> {
     }
     return next - out;
   }
+  static LOWATT_ALWAYS_INLINE std::int32_t reduce_max_i32(Register a) noexcept {
+    return _mm512_reduce_max_epi32(a);
+  }
   static LOWATT_ALWAYS_INLINE Float multiply_add(Float a, Float b, Float c) noexcept {
     return _mm512_fmadd_ps(a, b, c);
   }
@@ -127,6 +154,8 @@ struct Ops<arch::avx512> {
     return _mm512_cvtepi32_ps(
         _mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))));
   }
+  static LOWATT_ALWAYS_INLINE float reduce_add(Float a) noexcept { return _mm512_reduce_add_ps(a); }
+  static LOWATT_ALWAYS_INLINE float reduce_max(Float a) noexcept { return _mm512_reduce_max_ps(a); }
 };
 
 }  // namespace lowatt

@@ -20,6 +20,12 @@ struct Ops<arch::avx512icl> : Ops<arch::avx512> {
     return _mm512_or_si512(
         value, _mm512_maskz_permutex2var_epi8(upper, load(table + 128), index, load(table + 192)));
   }
+  static constexpr int dot4_parts = 1;
+  static LOWATT_ALWAYS_INLINE Register split_u8(Register u, int) noexcept { return u; }
+  static LOWATT_ALWAYS_INLINE Register split_s8(Register s, int) noexcept { return s; }
+  static LOWATT_ALWAYS_INLINE Register dot4_part(Register acc, Register u, Register s) noexcept {
+    return _mm512_dpbusd_epi32(acc, u, s);
+  }
   static LOWATT_ALWAYS_INLINE Register dot4(Register acc, Register u, Register s) noexcept {
     return _mm512_dpbusd_epi32(acc, u, s);
   }

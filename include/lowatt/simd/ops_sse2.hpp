@@ -49,6 +49,13 @@ struct Ops<arch::sse2> {
   static LOWATT_ALWAYS_INLINE Register high_nibbles(Register a) noexcept {
     return _mm_and_si128(_mm_srli_epi16(a, 4), fill_u8(15));
   }
+  static LOWATT_ALWAYS_INLINE Register absolute_s8(Register a) noexcept {
+    const Register negative = _mm_cmplt_epi8(a, zero());
+    return _mm_sub_epi8(_mm_xor_si128(a, negative), negative);
+  }
+  static LOWATT_ALWAYS_INLINE Register sign_s8(Register a) noexcept {
+    return _mm_sub_epi8(_mm_cmplt_epi8(a, zero()), _mm_cmpgt_epi8(a, zero()));
+  }
   static LOWATT_ALWAYS_INLINE Register popcount_u8(Register a) noexcept {
     // Pairs, then nibbles, then bytes: SSE2 has no byte shuffle to look counts up with.
     a = _mm_sub_epi8(a, _mm_and_si128(_mm_srli_epi16(a, 1), fill_u8(0x55)));
@@ -72,11 +79,20 @@ struct Ops<arch::sse2> {
     const Register greater = _mm_cmpgt_epi32(a, b);
     return _mm_or_si128(_mm_and_si128(greater, a), _mm_andnot_si128(greater, b));
   }
+  // Even and odd bytes are multiplied as 16-bit values.
+  static constexpr int dot4_parts = 2;
+  static LOWATT_ALWAYS_INLINE Register split_u8(Register u, int part) noexcept {
+    return part == 0 ? _mm_and_si128(u, _mm_set1_epi16(255)) : _mm_srli_epi16(u, 8);
+  }
+  static LOWATT_ALWAYS_INLINE Register split_s8(Register s, int part) noexcept {
+    return _mm_srai_epi16(part == 0 ? _mm_slli_epi16(s, 8) : s, 8);
+  }
+  static LOWATT_ALWAYS_INLINE Register dot4_part(Register acc, Register u, Register s) noexcept {
+    return _mm_add_epi32(acc, _mm_madd_epi16(u, s));
+  }
   static LOWATT_ALWAYS_INLINE Register dot4(Register acc, Register u, Register s) noexcept {
-    const Register even = _mm_madd_epi16(_mm_and_si128(u, _mm_set1_epi16(255)),
-                                         _mm_srai_epi16(_mm_slli_epi16(s, 8), 8));
-    const Register odd = _mm_madd_epi16(_mm_srli_epi16(u, 8), _mm_srai_epi16(s, 8));
-    return _mm_add_epi32(acc, _mm_add_epi32(even, odd));
+    return dot4_part(dot4_part(acc, split_u8(u, 0), split_s8(s, 0)), split_u8(u, 1),
+                     split_s8(s, 1));
   }
   static LOWATT_ALWAYS_INLINE Register dot4_narrow(Register acc, Register u, Register s) noexcept {
     return dot4(acc, u, s);
@@ -86,6 +102,15 @@ struct Ops<arch::sse2> {
     const Register ab = _mm_add_epi32(_mm_unpacklo_epi32(a, b), _mm_unpackhi_epi32(a, b));
     const Register cd = _mm_add_epi32(_mm_unpacklo_epi32(c, d), _mm_unpackhi_epi32(c, d));
     store(out, _mm_add_epi32(_mm_unpacklo_epi64(ab, cd), _mm_unpackhi_epi64(ab, cd)));
+  }
+  static LOWATT_ALWAYS_INLINE void interleave4(Register a, Register b, Register c, Register d,
+                                               Register* out) noexcept {
+    const Register ab_low = _mm_unpacklo_epi8(a, b), ab_high = _mm_unpackhi_epi8(a, b);
+    const Register cd_low = _mm_unpacklo_epi8(c, d), cd_high = _mm_unpackhi_epi8(c, d);
+    out[0] = _mm_unpacklo_epi16(ab_low, cd_low);
+    out[1] = _mm_unpackhi_epi16(ab_low, cd_low);
+    out[2] = _mm_unpacklo_epi16(ab_high, cd_high);
+    out[3] = _mm_unpackhi_epi16(ab_high, cd_high);
   }
   static LOWATT_ALWAYS_INLINE std::uint64_t mask_not_below(const std::int32_t* scores,
                                                            std::int32_t threshold) noexcept {
@@ -101,6 +126,10 @@ struct Ops<arch::sse2> {
                                                     std::uint32_t* out) noexcept {
     return store_set_bits(mask, first, out);
   }
+  static LOWATT_ALWAYS_INLINE std::int32_t reduce_max_i32(Register a) noexcept {
+    const Register pairs = max_i32(a, _mm_shuffle_epi32(a, 0x4e));
+    return _mm_cvtsi128_si32(max_i32(pairs, _mm_shuffle_epi32(pairs, 0xb1)));
+  }
   static LOWATT_ALWAYS_INLINE Float multiply_add(Float a, Float b, Float c) noexcept {
     return a * b + c;
   }
@@ -110,6 +139,14 @@ struct Ops<arch::sse2> {
     const Register four = _mm_cvtsi32_si128(load_i32(p));
     const Register words = _mm_unpacklo_epi8(four, four);
     return _mm_cvtepi32_ps(_mm_srai_epi32(_mm_unpacklo_epi16(words, words), 24));
+  }
+  static LOWATT_ALWAYS_INLINE float reduce_add(Float a) noexcept {
+    const __m128 pairs = _mm_add_ps(a, _mm_movehl_ps(a, a));
+    return _mm_cvtss_f32(_mm_add_ss(pairs, _mm_shuffle_ps(pairs, pairs, 1)));
+  }
+  static LOWATT_ALWAYS_INLINE float reduce_max(Float a) noexcept {
+    const __m128 pairs = _mm_max_ps(a, _mm_movehl_ps(a, a));
+    return _mm_cvtss_f32(_mm_max_ss(pairs, _mm_shuffle_ps(pairs, pairs, 1)));
   }
 };
 

@@ -1,0 +1,182 @@
+// Bitformer in the attention layer: parameters checked, tables built, kernels called.
+#pragma once
+
+#include "../bitformer/calibrate.hpp"
+#include "../bitformer/kernel.hpp"
+#include "../bitformer/params.hpp"
+#include "adapter.hpp"
+#include "validate.hpp"
+
+LOWATT_API_BEGIN
+
+template <>
+struct Adapter<Bitformer> {
+  static Status validate(const Bitformer& mechanism, const Shape& shape) noexcept {
+    if (Status status = detail::check_scale(mechanism.scale); !status.ok()) return status;
+    if (mechanism.planes < 1 || mechanism.planes > max_planes)
+      return failure(StatusCode::invalid_argument, "planes is %d; it must be from 1 to %d",
+                     mechanism.planes, max_planes);
+    if (mechanism.encoding == BitEncoding::sign && mechanism.planes != 1)
+      return failure(StatusCode::invalid_argument, "planes is %d; sign encoding has one plane",
+                     mechanism.planes);
+    if (mechanism.clip.given && !(mechanism.clip.value >= 0 && mechanism.clip.value <= __FLT_MAX__))
+      return failure(StatusCode::invalid_argument,
+                     "clip is %g; it must be not negative and finite in float32",
+                     mechanism.clip.value);
+    if (mechanism.temperature.given && !is_temperature(mechanism.temperature.value))
+      return failure(StatusCode::invalid_argument,
+                     "temperature is %g; it must be finite and not negative",
+                     mechanism.temperature.value);
+    if (shape.head_dim > bitformer_most_bits / mechanism.planes)
+      return failure(StatusCode::invalid_shape,
+                     "head_dim is %td; distances over %d planes of it need more than 32 bits",
+                     shape.head_dim, mechanism.planes);
+    return {};
+  }
+
+  static Status calibrate(const Bitformer& mechanism, View<const float> q, View<const float> k,
+                          View<const float> v, bool causal, Calibration& calibration) noexcept {
+    calibration.value_absmax = absmax_per_head(v);
+    if (mechanism.center_keys) calibration.key_mean = channel_means(k);
+    if (has_clip(mechanism))
+      calibration.clip = mechanism.clip.given
+                             ? Array<float>(k.batch * k.heads, given_clip(mechanism))
+                             : default_clips(k, calibration.key_mean.data());
+    calibration.temperature = Array<double>(q.batch * q.heads);
+    if (calibration.value_absmax.empty() || calibration.temperature.empty() ||
+        (mechanism.center_keys && calibration.key_mean.empty()) ||
+        (has_clip(mechanism) && calibration.clip.empty()))
+      return failure(StatusCode::out_of_memory, "no memory for a calibration of %td heads",
+                     q.heads);
+    return try_temperatures(mechanism, q, k, calibration.key_mean.data(), calibration.clip.data(),
+                            causal, calibration.temperature.data());
+  }
+
+  // Clips and temperatures that the parameters give need not be in the Calibration; where they are,
+  // it takes precedence.
+  static Status check(const Bitformer& mechanism, const Calibration& calibration,
+                      const CacheShape& shape) noexcept {
+    const Index entries = shape.batch * shape.kv_heads;
+    if (Status status = detail::check_absmax("value_absmax", calibration.value_absmax, entries);
+        !status.ok())
+      return status;
+    if (mechanism.center_keys)
+      if (Status status = check_key_mean(calibration.key_mean, entries * shape.head_dim);
+          !status.ok())
+        return status;
+    if (has_clip(mechanism) && !(calibration.clip.empty() && mechanism.clip.given))
+      if (Status status = detail::check_absmax("clip", calibration.clip, entries); !status.ok())
+        return status;
+    const Array<double>& temperature = calibration.temperature;
+    if (temperature.empty() && mechanism.temperature.given) return {};
+    if (temperature.empty() || temperature.size() % entries != 0)
+      return failure(StatusCode::invalid_argument,
+                     "calibration.temperature has %td entries; one per query head is needed, a "
+                     "multiple of batch * kv_heads = %td",
+                     temperature.size(), entries);
+    for (Index i = 0; i < temperature.size(); ++i)
+      if (!is_temperature(temperature[i]))
+        return failure(StatusCode::invalid_argument,
+                       "calibration.temperature[%td] is %g; it must be finite and not negative", i,
+                       temperature[i]);
+    return {};
+  }
+
+  static Status check_queries(const Bitformer&, const Calibration& calibration, const CacheShape&,
+                              View<const float> q) noexcept {
+    if (calibration.temperature.empty()) return {};
+    return detail::check_equal("q.batch * q.heads", q.batch * q.heads,
+                               "the number of entries of calibration.temperature",
+                               calibration.temperature.size());
+  }
+  static void adopt(Bitformer&, Calibration&) noexcept {}
+
+  static Index tile_bytes(const Bitformer& mechanism, Index head_dim, Index value_dim) noexcept {
+    return BitformerTileLayout(mechanism.planes, head_dim, value_dim).bytes();
+  }
+  static Index query_block(const Bitformer& mechanism, const Shape& shape) noexcept {
+    return bitformer_query_block(mechanism.planes, shape.head_dim);
+  }
+  static Index workspace_bytes(const Bitformer& mechanism, const Shape& shape) noexcept {
+    return table_bytes(mechanism, shape.head_dim) + BitformerWorkspace(nullptr, mechanism.planes,
+                                                                       shape.head_dim,
+                                                                       shape.value_dim, shape.keys)
+                                                        .bytes;
+  }
+
+  static void pack(const KernelTable& table, const Bitformer& mechanism,
+                   const Calibration& calibration, Index kv_entry,
+                   const PackArguments& tokens) noexcept {
+    const BitThresholds thresholds = thresholds_of(mechanism, calibration, kv_entry);
+    BitformerPackArguments arguments;
+    arguments.tokens = tokens;
+    arguments.planes = thresholds.planes;
+    arguments.thresholds = thresholds.value;
+    if (mechanism.center_keys)
+      arguments.key_mean = calibration.key_mean.data() + kv_entry * tokens.head_dim;
+    arguments.value_inverse = value_scale(calibration, kv_entry).inverse;
+    table.bitformer.pack(arguments);
+  }
+
+  // The table of probabilities comes first in the workspace.
+  static void attend_block(const KernelTable& table, const Bitformer& mechanism,
+                           const Calibration& calibration, const HeadPosition& head,
+                           const BlockArguments& block, std::int64_t*) noexcept {
+    const BitThresholds thresholds = thresholds_of(mechanism, calibration, head.kv_entry());
+    auto* probabilities = reinterpret_cast<std::uint8_t*>(block.workspace);
+    const Index largest = mechanism.planes * block.head_dim;
+    BitformerArguments arguments;
+    arguments.block = block;
+    arguments.block.workspace += table_bytes(mechanism, block.head_dim);
+    arguments.planes = thresholds.planes;
+    arguments.thresholds = thresholds.value;
+    arguments.table = probabilities;
+    arguments.table_entries = bitformer_probabilities(temperature_of(mechanism, calibration, head),
+                                                      largest, probabilities);
+    for (Index i = largest + 1; i < table_bytes(mechanism, block.head_dim); ++i)
+      probabilities[i] = 0;
+    arguments.value_scale = static_cast<double>(value_scale(calibration, head.kv_entry()).scale);
+    detail::run_phases(table.bitformer, arguments);
+  }
+
+ private:
+  static bool is_temperature(double value) noexcept {
+    return __builtin_isfinite(value) && value >= 0;
+  }
+  static bool has_clip(const Bitformer& mechanism) noexcept {
+    return resolve(mechanism.encoding, mechanism.planes) == BitEncoding::thermometer;
+  }
+  static float given_clip(const Bitformer& mechanism) noexcept {
+    return static_cast<float>(mechanism.clip.value);
+  }
+  static Status check_key_mean(const Array<float>& mean, Index expected) noexcept {
+    if (mean.size() != expected)
+      return failure(StatusCode::invalid_argument,
+                     "calibration.key_mean has %td entries; %td are needed", mean.size(), expected);
+    for (Index i = 0; i < expected; ++i)
+      if (!__builtin_isfinite(mean[i]))
+        return failure(StatusCode::invalid_argument,
+                       "calibration.key_mean[%td] is %g; it must be finite", i,
+                       static_cast<double>(mean[i]));
+    return {};
+  }
+  static BitThresholds thresholds_of(const Bitformer& mechanism, const Calibration& calibration,
+                                     Index kv_entry) noexcept {
+    return bit_thresholds(
+        mechanism.encoding, mechanism.planes,
+        calibration.clip.empty() ? given_clip(mechanism) : calibration.clip[kv_entry]);
+  }
+  static double temperature_of(const Bitformer& mechanism, const Calibration& calibration,
+                               const HeadPosition& head) noexcept {
+    return calibration.temperature.empty() ? mechanism.temperature.value
+                                           : calibration.temperature[head.query_entry()];
+  }
+  static Index table_bytes(const Bitformer& mechanism, Index head_dim) noexcept {
+    return round_up(bitformer_table_bytes(mechanism.planes, head_dim), 64);
+  }
+  static SymmetricScale value_scale(const Calibration& calibration, Index kv_entry) noexcept {
+    return symmetric_scale(calibration.value_absmax[kv_entry], int8_limit);
+  }
+};
+
+LOWATT_API_END

@@ -1,0 +1,131 @@
+// LATTE in the attention layer: parameters checked, thresholds handed to each head, survivors
+// counted.
+#pragma once
+
+#include "../core/rows.hpp"
+#include "../latte/kernel.hpp"
+#include "../latte/params.hpp"
+#include "adapter.hpp"
+
+LOWATT_API_BEGIN
+
+// A theta that the mechanism gives goes before one of the Calibration.
+template <>
+struct Adapter<Latte> {
+  static Status validate(const Latte& mechanism, const Shape& shape) noexcept {
+    if (Status status = detail::check_scale(mechanism.scale); !status.ok()) return status;
+    if (shape.head_dim > latte_most_head_dim)
+      return failure(StatusCode::invalid_shape, "head_dim is %td; 32-bit scores hold at most %td",
+                     shape.head_dim, latte_most_head_dim);
+    if (shape.keys > latte_most_keys)
+      return failure(StatusCode::invalid_shape, "keys is %td; 32-bit positions hold at most %td",
+                     shape.keys, latte_most_keys);
+    const PerHead& theta = mechanism.theta;
+    if (!theta.given()) return {};  // then it is the Calibration's: check()
+    if (theta.data == nullptr) return check_thresholds("theta", &theta.single, 1);
+    if (shape.query_heads > 0 && theta.count != shape.query_heads)
+      return failure(StatusCode::invalid_argument,
+                     "theta has %td entries; one, or one for each of the %td query heads is needed",
+                     theta.count, shape.query_heads);
+    return check_thresholds("theta", theta.data, theta.count);
+  }
+
+  static Status calibrate(const Latte&, View<const float>, View<const float> k, View<const float> v,
+                          bool, Calibration& calibration) noexcept {
+    calibration.key_absmax = absmax_per_head(k);
+    calibration.value_absmax = absmax_per_head(v);
+    if (calibration.key_absmax.empty() || calibration.value_absmax.empty())
+      return failure(StatusCode::out_of_memory, "no memory for a calibration of %td heads",
+                     k.heads);
+    return {};
+  }
+
+  static Status check(const Latte& mechanism, const Calibration& calibration,
+                      const CacheShape& shape) noexcept {
+    const Array<double>& theta = calibration.theta;
+    if (!mechanism.theta.given() && theta.empty())
+      return failure(StatusCode::invalid_argument,
+                     "theta is not given; LATTE needs one, or one per query head");
+    if (theta.size() % shape.kv_heads != 0)
+      return failure(StatusCode::invalid_argument,
+                     "calibration.theta has %td entries; a multiple of the %td KV heads is needed",
+                     theta.size(), shape.kv_heads);
+    if (Status status = check_thresholds("calibration.theta", theta.data(), theta.size());
+        !status.ok())
+      return status;
+    const Index entries = shape.batch * shape.kv_heads;
+    if (Status status = detail::check_absmax("key_absmax", calibration.key_absmax, entries);
+        !status.ok())
+      return status;
+    return detail::check_absmax("value_absmax", calibration.value_absmax, entries);
+  }
+
+  static Status check_queries(const Latte&, const Calibration& calibration, const CacheShape&,
+                              View<const float> q) noexcept {
+    if (calibration.theta.empty()) return {};
+    return detail::check_equal("q.heads", q.heads, "the number of thetas",
+                               calibration.theta.size());
+  }
+
+  // Afterwards per-head thetas lie in the Calibration alone, and a single one in the mechanism.
+  static void adopt(Latte& mechanism, Calibration& calibration) noexcept {
+    const PerHead& theta = mechanism.theta;
+    if (!theta.given()) return;
+    calibration.theta = {};
+    if (theta.data == nullptr) return;
+    Array<double> copy(theta.count);
+    if (copy.size() != theta.count) return;  // no memory: go on referring to the caller's
+    for (Index h = 0; h < theta.count; ++h) copy[h] = theta[h];
+    calibration.theta = static_cast<Array<double>&&>(copy);
+    mechanism.theta = {};
+  }
+
+  static Index tile_bytes(const Latte&, Index head_dim, Index value_dim) noexcept {
+    return LatteTileLayout(head_dim, value_dim).bytes();
+  }
+  static Index query_block(const Latte&, const Shape&) noexcept { return latte_query_block; }
+  static Index workspace_bytes(const Latte&, const Shape& shape) noexcept {
+    const Index rows = shape.queries < latte_query_block ? shape.queries : latte_query_block;
+    const Index tiles = (shape.keys + tile_keys - 1) / tile_keys;
+    return LatteWorkspace(nullptr, rows, shape.head_dim, shape.value_dim, tiles).bytes;
+  }
+
+  static void pack(const KernelTable& table, const Latte& mechanism, const Calibration& calibration,
+                   Index kv_entry, const PackArguments& tokens) noexcept {
+    table.latte.pack({tokens, scale_of(calibration.key_absmax, kv_entry).inverse,
+                      scale_of(calibration.value_absmax, kv_entry).inverse, mechanism.split});
+  }
+
+  static void attend_block(const KernelTable& table, const Latte& mechanism,
+                           const Calibration& calibration, const HeadPosition& head,
+                           const BlockArguments& block, std::int64_t* kept) noexcept {
+    std::int64_t survivors = 0;
+    LatteArguments arguments;
+    arguments.block = block;
+    arguments.split = mechanism.split;
+    arguments.theta = calibration.theta.empty() || mechanism.theta.given()
+                          ? mechanism.theta[head.query_head]
+                          : calibration.theta[head.query_head];
+    arguments.scale = mechanism.scale.or_else(default_scale(block.head_dim));
+    arguments.key_scale = scale_of(calibration.key_absmax, head.kv_entry()).scale;
+    arguments.value_scale = scale_of(calibration.value_absmax, head.kv_entry()).scale;
+    arguments.kept = kept == nullptr ? nullptr : &survivors;
+    detail::run_phases(table.latte, arguments);
+    // Blocks of one head run at the same time.
+    if (kept != nullptr) __atomic_fetch_add(kept, survivors, __ATOMIC_RELAXED);
+  }
+
+ private:
+  static Status check_thresholds(const char* name, const double* theta, Index count) noexcept {
+    for (Index h = 0; h < count; ++h)
+      if (!(__builtin_isfinite(theta[h]) && theta[h] >= 0))
+        return failure(StatusCode::invalid_argument,
+                       "%s[%td] is %g; it must be finite and not negative", name, h, theta[h]);
+    return {};
+  }
+  static SymmetricScale scale_of(const Array<float>& absmax, Index kv_entry) noexcept {
+    return symmetric_scale(absmax[kv_entry], int8_limit);
+  }
+};
+
+LOWATT_API_END

@@ -1,0 +1,222 @@
+// How 64 tokens of float32 keys and values lie in memory, and the register-blocked loops over them.
+// Per tile of 64 keys:
+//
+//   nonfinite  u64, padded to 64 bytes     bit j: the value of key j holds NaN or infinity
+//   keys       [head_dim][64 keys]         one register: keys of one dim
+//   values     [64 keys][value_dim]        one register: dims of one key; rows padded to 16 dims
+//
+// With queries as rows of floats, scores and outputs are both a small matrix "times" a larger one
+// whose rows lie in registers as they are: out[r][c] (+)= sum_k step(left[r][k], right[k][c]),
+// where the step is a product for softmax and a distance or an inhibition for the Inhibitor. Unused
+// slots are zero.
+#pragma once
+
+#include "../core/tiles.hpp"
+#include "ops.hpp"
+
+namespace lowatt {
+
+struct FloatTileLayout {
+  static constexpr Index keys_offset = 64;
+  Index head_dim = 0, value_stride = 0;  // value_stride in elements
+
+  LOWATT_ALWAYS_INLINE FloatTileLayout(Index head_dim_, Index value_dim) noexcept
+      : head_dim(head_dim_), value_stride(round_up(value_dim, 16)) {}
+
+  LOWATT_ALWAYS_INLINE Index values_offset() const noexcept {
+    return keys_offset + head_dim * tile_keys * Index{sizeof(float)};
+  }
+  LOWATT_ALWAYS_INLINE Index bytes() const noexcept {
+    return values_offset() + tile_keys * value_stride * Index{sizeof(float)};
+  }
+};
+
+// One tile, to read.
+struct FloatTile {
+  const float* keys = nullptr;    // [head_dim][64]
+  const float* values = nullptr;  // [64][value_stride]
+  std::uint64_t nonfinite = 0;
+
+  LOWATT_ALWAYS_INLINE FloatTile(const std::byte* tile, const FloatTileLayout& layout) noexcept
+      : keys(reinterpret_cast<const float*>(tile + FloatTileLayout::keys_offset)),
+        values(reinterpret_cast<const float*>(tile + layout.values_offset())) {
+    __builtin_memcpy(&nonfinite, tile, sizeof nonfinite);
+  }
+};
+
+template <class L>
+void float_pack(const PackArguments& tokens) noexcept {
+  constexpr std::uint32_t exponent = 0x7f800000u;  // all ones in NaN and infinity alone
+  const FloatTileLayout layout(tokens.head_dim, tokens.value_dim);
+  for (Index i = 0; i < tokens.count; ++i) {
+    const Index slot = (tokens.first + i) % tile_keys;
+    std::byte* tile = tokens.tile((tokens.first + i) / tile_keys);
+    auto* keys = reinterpret_cast<float*>(tile + FloatTileLayout::keys_offset) + slot;
+    const float* key = tokens.key + i * tokens.key_stride;
+    for (Index c = 0; c < tokens.head_dim; ++c) keys[c * tile_keys] = key[c];
+
+    float* values =
+        reinterpret_cast<float*>(tile + layout.values_offset()) + slot * layout.value_stride;
+    const float* value = tokens.value + i * tokens.value_stride;
+    std::uint32_t largest = 0;
+    for (Index c = 0; c < tokens.value_dim; ++c) {
+      const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, value[c]) & exponent;
+      largest = largest > bits ? largest : bits;
+      values[c] = value[c];
+    }
+    std::uint64_t nonfinite;
+    __builtin_memcpy(&nonfinite, tile, sizeof nonfinite);
+    nonfinite &= ~(std::uint64_t{1} << slot);
+    if (largest == exponent) nonfinite |= std::uint64_t{1} << slot;
+    __builtin_memcpy(tile, &nonfinite, sizeof nonfinite);
+  }
+}
+
+// Rows of floats at a stride in elements.
+struct ConstFloatRows {
+  const float* data = nullptr;
+  Index stride = 0;
+};
+struct FloatRows {
+  float* data = nullptr;
+  Index stride = 0;
+};
+
+// The step of a product. A step adds one term to a sum, a register at a time; `left` is the same
+// number in every lane.
+template <class L>
+struct MultiplyStep {
+  using Float = typename Ops<L>::Float;
+  static LOWATT_ALWAYS_INLINE Float add(Float sum, Float left, Float right) noexcept {
+    return Ops<L>::multiply_add(left, right, sum);
+  }
+};
+
+// out[r][c] (+)= sum_k step(left[r][k], right[k][c]) for Rows rows and Vectors registers of
+// columns, all sums in registers.
+template <class L, class Step, int Rows, int Vectors>
+void float_block(ConstFloatRows left, ConstFloatRows right, Index depth, FloatRows out,
+                 bool add) noexcept {
+  using Float = typename Ops<L>::Float;
+  constexpr int lanes = Ops<L>::lanes;
+  Float sum[Rows][Vectors];
+  LOWATT_UNROLL
+  for (int r = 0; r < Rows; ++r) {
+    LOWATT_UNROLL
+    for (int v = 0; v < Vectors; ++v) sum[r][v] = Float(0.0f);
+  }
+  for (Index k = 0; k < depth; ++k) {
+    Float vector[Vectors];
+    LOWATT_UNROLL
+    for (int v = 0; v < Vectors; ++v)
+      vector[v] = Float::load_unaligned(right.data + k * right.stride + v * lanes);
+    LOWATT_UNROLL
+    for (int r = 0; r < Rows; ++r) {
+      const Float scalar(left.data[r * left.stride + k]);
+      LOWATT_UNROLL
+      for (int v = 0; v < Vectors; ++v) sum[r][v] = Step::add(sum[r][v], scalar, vector[v]);
+    }
+  }
+  LOWATT_UNROLL
+  for (int r = 0; r < Rows; ++r) {
+    LOWATT_UNROLL
+    for (int v = 0; v < Vectors; ++v) {
+      float* target = out.data + r * out.stride + v * lanes;
+      if (add) sum[r][v] = sum[r][v] + Float::load_unaligned(target);
+      sum[r][v].store_unaligned(target);
+    }
+  }
+}
+
+// The same for any number of rows and a multiple of 16 columns. The right side is read in slices of
+// a few registers of columns, which stay in the first-level cache while all rows pass.
+template <class L, class Step>
+void float_combine(ConstFloatRows left, Index rows, ConstFloatRows right, Index depth,
+                   Index columns, FloatRows out, bool add) noexcept {
+  constexpr int together = 4, vectors = Ops<L>::block_vectors;
+  const auto slice = [&]<int Vectors>(Index c) {
+    const ConstFloatRows vector{right.data + c, right.stride};
+    Index r = 0;
+    for (; r + together <= rows; r += together)
+      float_block<L, Step, together, Vectors>({left.data + r * left.stride, left.stride}, vector,
+                                              depth, {out.data + r * out.stride + c, out.stride},
+                                              add);
+    for (; r < rows; ++r)
+      float_block<L, Step, 1, Vectors>({left.data + r * left.stride, left.stride}, vector, depth,
+                                       {out.data + r * out.stride + c, out.stride}, add);
+  };
+  Index c = 0;
+  for (; c + vectors * Ops<L>::lanes <= columns; c += vectors * Ops<L>::lanes)
+    slice.template operator()<vectors>(c);
+  for (; c < columns; c += Ops<L>::lanes) slice.template operator()<1>(c);
+}
+
+// scores[rows][64] of a block of queries with the keys of a tile.
+template <class L, class Step>
+void float_scores(ConstFloatRows query, Index rows, Index head_dim, const FloatTile& tile,
+                  float* scores) noexcept {
+  constexpr Index together = 32;
+  for (Index c = 0; c < head_dim; c += together) {
+    const Index depth = head_dim - c < together ? head_dim - c : together;
+    float_combine<L, Step>({query.data + c, query.stride}, rows,
+                           {tile.keys + c * tile_keys, tile_keys}, depth, tile_keys,
+                           {scores, tile_keys}, c > 0);
+  }
+}
+
+// Outputs of a block of queries while they are summed up, `stride` numbers per row: `recent` for
+// some tiles, `total` for all before them.
+struct FloatSums {
+  static constexpr Index most_recent = 16;  // tiles
+  float* recent = nullptr;
+  double* total = nullptr;
+  Index stride = 0;
+
+  LOWATT_ALWAYS_INLINE FloatSums(WorkspaceCutter& cutter, Index rows, Index stride_) noexcept
+      : recent(cutter.take<float>(rows * stride_)),
+        total(cutter.take<double>(rows * stride_)),
+        stride(stride_) {}
+
+  LOWATT_ALWAYS_INLINE void clear(Index rows) const noexcept {
+    for (Index i = 0; i < rows * stride; ++i) recent[i] = 0;
+    for (Index i = 0; i < rows * stride; ++i) total[i] = 0;
+  }
+  LOWATT_ALWAYS_INLINE void fold(Index rows) const noexcept {
+    for (Index i = 0; i < rows * stride; ++i) {
+      total[i] += static_cast<double>(recent[i]);
+      recent[i] = 0;
+    }
+  }
+  LOWATT_ALWAYS_INLINE void multiply_row(Index row, float factor) const noexcept {
+    for (Index i = row * stride; i < (row + 1) * stride; ++i) {
+      recent[i] *= factor;
+      total[i] *= static_cast<double>(factor);
+    }
+  }
+};
+
+// Adds tile t to the outputs, given the weights [rows][64]. A hidden key's weight makes a finite
+// value vanish, but not NaN (0 * NaN is NaN): where a row hides such a value, only visible keys are
+// touched, one at a time.
+template <class L, class Step>
+void float_add_values(const BlockArguments& block, Index t, const FloatTile& tile,
+                      Index value_stride, const float* weights, const FloatSums& sums) noexcept {
+  bool hides_nonfinite = false;
+  if (tile.nonfinite != 0)
+    for (Index r = 0; r < block.rows; ++r)
+      hides_nonfinite |= (tile.nonfinite & ~block.visible_word(r, t)) != 0;
+  if (!hides_nonfinite) {
+    float_combine<L, Step>({weights, tile_keys}, block.rows, {tile.values, value_stride}, tile_keys,
+                           value_stride, {sums.recent, sums.stride}, true);
+    return;
+  }
+  for (Index r = 0; r < block.rows; ++r)
+    for (std::uint64_t word = block.visible_word(r, t); word != 0; word &= word - 1) {
+      const Index j = __builtin_ctzll(word);
+      float_combine<L, Step>({weights + r * tile_keys + j, tile_keys}, 1,
+                             {tile.values + j * value_stride, value_stride}, 1, value_stride,
+                             {sums.recent + r * sums.stride, sums.stride}, true);
+    }
+}
+
+}  // namespace lowatt
