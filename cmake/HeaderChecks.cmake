@@ -1,0 +1,35 @@
+# Checks that each header stands alone: target all_verify_interface_header_sets compiles a unit for
+# each that includes nothing else. Headers of one level (..._<level>.hpp) are compiled with that
+# level's flags, those in interop/ with the library that they are for.
+
+function(lowatt_check_headers name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "FLAGS;LIBRARIES;FILES")
+  if(NOT arg_FILES)
+    return()
+  endif()
+  set(target lowatt_check_${name})
+  add_library(${target} INTERFACE)
+  target_sources(${target} INTERFACE FILE_SET HEADERS BASE_DIRS include FILES ${arg_FILES})
+  target_link_libraries(${target} INTERFACE lowatt_headers ${arg_LIBRARIES})
+  target_compile_options(${target} INTERFACE -O0 ${arg_FLAGS})
+  set_target_properties(${target} PROPERTIES VERIFY_INTERFACE_HEADER_SETS ON)
+endfunction()
+
+set(rest ${headers})
+
+set(interop ${headers})
+list(FILTER interop INCLUDE REGEX "/interop/")
+list(FILTER rest EXCLUDE REGEX "/interop/")
+find_package(Eigen3 REQUIRED NO_MODULE)
+lowatt_check_headers(interop FILES ${interop} LIBRARIES Eigen3::Eigen)
+
+lowatt_levels(levels)
+foreach(level IN LISTS levels)
+  set(of_level ${headers})
+  list(FILTER of_level INCLUDE REGEX "_${level}\\.hpp$")
+  list(FILTER rest EXCLUDE REGEX "_${level}\\.hpp$")
+  lowatt_level_flags(${level} flags)
+  lowatt_check_headers(${level} FILES ${of_level} FLAGS ${flags})
+endforeach()
+
+lowatt_check_headers(all_levels FILES ${rest})

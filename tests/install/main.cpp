@@ -1,0 +1,5 @@
+#include "known_answer.hpp"
+
+int main() {
+  return known_answer();
+}
