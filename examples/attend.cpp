@@ -1,0 +1,52 @@
+// Runs one attention mechanism on query, key and value tensors and reports time, memory and
+// distance from exact softmax attention. `attend --help` lists the options.
+//
+// Exit status: 0, or 2 with one line on stderr and no output file when anything is wrong.
+#include <cmath>
+#include <iostream>
+#include <optional>
+
+#include "compare.hpp"
+#include "failure.hpp"
+#include "options.hpp"
+#include "report.hpp"
+#include "timing.hpp"
+
+namespace {
+
+double scale_of(const support::AttendOptions& options, const support::Tensors& tensors) {
+  return options.job.scale.value_or(1 / std::sqrt(static_cast<double>(tensors.q.dim)));
+}
+
+void run(int argc, char** argv) {
+  const support::AttendOptions options = support::parse_attend_options(argc, argv);
+  if (options.help) {
+    std::cout << *options.help;
+    return;
+  }
+  if (options.list_arch) {
+    for (const std::string& level : support::runnable_levels()) std::cout << level << '\n';
+    return;
+  }
+
+  const support::Tensors tensors = options.tensors();
+  const auto job = support::make_job(options.mechanism, tensors, options.job);
+  std::vector<double> seconds;
+  for (int i = 0; i < options.repeat; ++i) seconds.push_back(job->run());
+
+  std::optional<support::Comparison> comparison;
+  if (options.compare)
+    comparison = support::compare_with_softmax(tensors, job->out, scale_of(options, tensors),
+                                               options.job.causal);
+  const auto make_report = options.json ? support::json_report : support::readable_report;
+  const std::string report =
+      make_report(options, tensors, *job, support::median(seconds), comparison);
+  if (options.out_path) support::write_npy(*options.out_path, job->out.shape(), job->out.data);
+  std::cout << report;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return support::report_failure([&] { run(argc, argv); });
+}

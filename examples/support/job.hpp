@@ -1,0 +1,52 @@
+// One attention computation on packed keys and values, timed. This is the only part of the programs
+// that calls the library.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "lowatt/lowatt.hpp"
+#include "tensor.hpp"
+
+namespace support {
+
+// LATTE with thresholds that it owns (lowatt::Latte refers to the caller's).
+struct Latte {
+  std::vector<double> theta;  // one for all query heads, or one for each
+  lowatt::Latte parameters;
+};
+
+using Mechanism = std::variant<lowatt::Softmax, lowatt::Inhibitor, Latte, lowatt::Bitformer>;
+
+struct JobOptions {
+  bool causal = false;
+  std::optional<double> scale;  // default: 1 / sqrt(head_dim)
+  std::string level;            // empty: the best one
+  int threads = 1;
+};
+
+class Job {
+ public:
+  virtual ~Job() = default;
+  // Computes the output once, from float queries and packed keys and values. Returns seconds.
+  virtual double run() = 0;
+
+  Tensor out;
+  double pack_seconds = 0;  // calibrating, creating the cache and appending all keys and values
+  std::string level;        // the level that runs
+  double bytes_per_cached_token = 0;         // for one KV head
+  std::vector<lowatt::Index> kept, visible;  // per query head; LATTE only, after run()
+  std::vector<double> temperature;           // per query head; Bitformer only
+};
+
+// `tensors` must outlive the job. Throws lowatt::Error for what the library refuses.
+std::unique_ptr<Job> make_job(const Mechanism& mechanism, const Tensors& tensors,
+                              const JobOptions& options);
+
+// The levels that this CPU runs, lowest first.
+std::vector<std::string> runnable_levels();
+
+}  // namespace support

@@ -1,0 +1,37 @@
+// The command line of `attend`: what it may say, and that each option belongs to the mechanism.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "job.hpp"
+#include "tensor.hpp"
+
+namespace support {
+
+struct AttendOptions {
+  std::optional<std::string> help;  // print this and stop
+  bool list_arch = false;           // print the levels that this CPU runs and stop
+
+  std::string mechanism_name;
+  Mechanism mechanism;
+  std::string q_path, k_path, v_path;  // empty when `random` is set
+  std::optional<RandomShape> random;
+  std::uint64_t seed = 0;
+  std::optional<std::string> out_path;
+  JobOptions job;
+  int repeat = 1;
+  bool compare = true;
+  bool json = false;
+
+  Tensors tensors() const {
+    return random ? random_tensors(*random, seed) : load_tensors(q_path, k_path, v_path);
+  }
+};
+
+// Throws InputError for anything wrong that can be seen without the tensors.
+AttendOptions parse_attend_options(int argc, const char* const* argv);
+
+}  // namespace support
