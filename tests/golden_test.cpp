@@ -44,6 +44,6 @@ TEST_P(Golden, EveryLevel) {
 
 INSTANTIATE_TEST_SUITE_P(Cases, Golden,
                          testing::ValuesIn(test::load_golden_cases(LOWATT_TEST_DATA)),
-                         [](const auto& info) { return test::identifier(info.param.name); });
+                         [](const auto& which) { return test::identifier(which.param.name); });
 
 }  // namespace

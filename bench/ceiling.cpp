@@ -1,0 +1,59 @@
+#include "ceiling.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <utility>
+
+namespace bench {
+
+// Defined by the generated units, one per level.
+using CeilingLoop = int (*)(Work work, long repeats);
+int ceiling_sse2(Work work, long repeats);
+int ceiling_avx2(Work work, long repeats);
+int ceiling_avx512(Work work, long repeats);
+int ceiling_avx512icl(Work work, long repeats);
+
+namespace {
+
+constexpr CeilingLoop loops[] = {ceiling_sse2, ceiling_avx2, ceiling_avx512, ceiling_avx512icl};
+static_assert(std::size(loops) == lowatt::level_count);
+
+double measure(CeilingLoop loop, Work work) {
+  constexpr long repeats = 100'000;
+  constexpr int steps = 16, trials = 15;
+  volatile int sink = 0;
+  double best = 1e300;
+  for (int trial = 0; trial < trials; ++trial) {
+    const auto start = std::chrono::steady_clock::now();
+    sink = loop(work, repeats);
+    const std::chrono::duration<double, std::nano> taken = std::chrono::steady_clock::now() - start;
+    best = std::min(best, taken.count());
+  }
+  static_cast<void>(sink);
+  return best / static_cast<double>(repeats * steps);
+}
+
+}  // namespace
+
+double nanoseconds_per_register(lowatt::Level level, Work work) {
+  static std::map<std::pair<lowatt::Level, Work>, double> known;
+  const auto [entry, is_new] = known.try_emplace({level, work}, 0.0);
+  if (is_new) entry->second = measure(loops[static_cast<int>(level)], work);
+  return entry->second;
+}
+
+int register_bytes(lowatt::Level level) {
+  switch (level) {
+    case lowatt::Level::sse2:
+      return 16;
+    case lowatt::Level::avx2:
+      return 32;
+    case lowatt::Level::avx512:
+    case lowatt::Level::avx512icl:
+      return 64;
+  }
+  return 16;
+}
+
+}  // namespace bench

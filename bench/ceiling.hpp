@@ -1,0 +1,25 @@
+// The rate at which this machine retires the instructions that bound a kernel, measured at the
+// level that the kernel runs at: what the percentages of ceiling in the benchmarks are percentages
+// of.
+#pragma once
+
+#include <lowatt/arch/tags.hpp>
+
+namespace bench {
+
+// The register operations of a kernel's inner loop, without its loads and stores.
+enum class Work {
+  multiply_add,  // fp32 products and sums
+  minimum_dot,   // unsigned byte minimum or saturating difference, then a dot product with bytes
+  dot,           // exact dot product of unsigned with signed bytes
+  popcount,      // xor, popcount of bytes, sum of bytes
+  absolute_sum   // fp32 difference, magnitude, sum
+};
+
+// Nanoseconds that one register's worth of `work` takes at best.
+double nanoseconds_per_register(lowatt::Level level, Work work);
+
+// Bytes in a register of `level`.
+int register_bytes(lowatt::Level level);
+
+}  // namespace bench

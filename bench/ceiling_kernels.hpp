@@ -1,0 +1,84 @@
+// Register-only loops, compiled once per level by the units bench/CMakeLists.txt generates.
+#pragma once
+
+#include <lowatt/simd/levels.hpp>
+
+#include "ceiling.hpp"
+
+namespace bench {
+
+// Runs `repeats` times sixteen independent steps of `work`; returns a number that depends on them.
+using CeilingLoop = int (*)(Work work, long repeats);
+
+// Hides a register's value from the optimiser without an instruction.
+template <class T>
+LOWATT_ALWAYS_INLINE void hide_value(T& value) {
+  __asm__ volatile("" : "+x"(value));
+}
+
+template <class L, class Step>
+LOWATT_ALWAYS_INLINE int repeat(long repeats, typename lowatt::Ops<L>::Register start, Step step) {
+  using Register = typename lowatt::Ops<L>::Register;
+  constexpr int chains = 8;  // enough to cover latencies, few enough for sixteen registers
+  Register sum[chains];
+  for (Register& s : sum) s = start;
+  for (long i = 0; i < repeats; ++i)
+    for (int round = 0; round < 2; ++round)
+      for (Register& s : sum) s = step(s);
+  alignas(64) std::int32_t lanes[16] = {};
+  int result = 0;
+  for (const Register& s : sum) {
+    lowatt::Ops<L>::store(lanes, s);
+    result += lanes[0];
+  }
+  return result;
+}
+
+template <class L>
+int ceiling_loop(Work work, long repeats) {
+  using Op = lowatt::Ops<L>;
+  using Register = typename Op::Register;
+  using Float = typename Op::Float;
+  Register a = Op::fill_u8(3), b = Op::fill_u8(2);
+  const auto as_float = [](Register r) {
+    return __builtin_bit_cast(typename Float::register_type, r);
+  };
+  const auto as_bits = [](Float f) {
+    return __builtin_bit_cast(Register, static_cast<typename Float::register_type>(f));
+  };
+  switch (work) {
+    case Work::multiply_add:
+      return repeat<L>(
+          repeats, Op::zero(), [&](Register s) __attribute__((always_inline)) {
+            return as_bits(Op::multiply_add(as_float(a), as_float(b), as_float(s)));
+          });
+    case Work::minimum_dot:
+      return repeat<L>(
+          repeats, Op::zero(), [&](Register s) __attribute__((always_inline)) {
+            hide_value(a);
+            return Op::dot4_narrow(s, Op::min_u8(a, b), b);
+          });
+    case Work::dot:
+      return repeat<L>(
+          repeats, Op::zero(), [&](Register s) __attribute__((always_inline)) {
+            hide_value(a);
+            return Op::dot4(s, a, b);
+          });
+    case Work::popcount:
+      return repeat<L>(
+          repeats, Op::zero(), [&](Register s) __attribute__((always_inline)) {
+            hide_value(a);
+            return Op::add_u8(s, Op::popcount_u8(Op::bit_xor(a, b)));
+          });
+    case Work::absolute_sum:
+      return repeat<L>(
+          repeats, Op::zero(), [&](Register s) __attribute__((always_inline)) {
+            hide_value(a);
+            return as_bits(Float(as_float(s)) +
+                           xsimd::abs(Float(as_float(a)) - Float(as_float(b))));
+          });
+  }
+  return 0;
+}
+
+}  // namespace bench

@@ -1,0 +1,276 @@
+// lowatt_bench: every mechanism, precision and level against softmax and Eigen in the same run.
+//
+// Names are mechanism/precision/level/phase/N/d; README.md beside this file says what the counters
+// mean. Pin it: taskset -c 0 build/bench/lowatt_bench --benchmark_repetitions=5
+#include <benchmark/benchmark.h>
+
+#include <functional>
+#include <lowatt/bitformer/reference.hpp>
+#include <lowatt/inhibitor/reference.hpp>
+#include <lowatt/latte/reference.hpp>
+#include <lowatt/softmax/reference.hpp>
+#include <string>
+
+#include "ceiling.hpp"
+#include "eigen_baseline.hpp"
+#include "inputs.hpp"
+
+namespace {
+
+using bench::Index;
+using bench::Inputs;
+using bench::Work;
+using lowatt::Level;
+
+// How many registers' worth of work one query-key pair needs, at least: the sum over a kernel's
+// loops.
+struct Bound {
+  Work work;
+  double bytes_per_pair;  // in operands of `work`
+};
+
+struct Extents {
+  const char* phase;
+  Index heads, queries, keys, dim;
+};
+
+std::string name_of(const std::string& kernel, const std::string& level, const Extents& e) {
+  return kernel + "/" + level + "/" + e.phase + "/" + std::to_string(e.keys) + "/" +
+         std::to_string(e.dim);
+}
+
+void count_pairs(benchmark::State& state, const Inputs& inputs) {
+  using benchmark::Counter;
+  const double pairs = inputs.pairs();
+  state.counters["ns_per_pair"] =
+      Counter(pairs * 1e-9, Counter::kIsIterationInvariantRate | Counter::kInvert);
+  state.counters["pairs_per_s"] = Counter(pairs, Counter::kIsIterationInvariantRate);
+}
+
+// Percent of the ceiling: the time that the bounding instructions take at best, by the time taken.
+void count_ceiling(benchmark::State& state, const Inputs& inputs, Level level,
+                   const std::vector<Bound>& bounds) {
+  double nanoseconds = 0;
+  for (const Bound& bound : bounds)
+    nanoseconds += bound.bytes_per_pair / bench::register_bytes(level) *
+                   bench::nanoseconds_per_register(level, bound.work);
+  state.counters["percent_of_ceiling"] = benchmark::Counter(
+      100e-9 * nanoseconds * inputs.pairs(), benchmark::Counter::kIsIterationInvariantRate);
+}
+
+// Theta at which LATTE filters this fraction of the pairs, by bisection: kept pairs grow with
+// theta.
+double theta_for(const Inputs& shape, lowatt::Latte mechanism, double filtered) {
+  Inputs inputs(1, std::min<Index>(shape.queries, 64), shape.keys, shape.dim);
+  double low = 0, high = 64;
+  for (int step = 0; step < 20; ++step) {
+    const double theta = (low + high) / 2;
+    mechanism.theta = theta;
+    std::int64_t kept = 0;
+    lowatt::attend(mechanism, inputs.q(), inputs.k(), inputs.v(), inputs.out(), {.kept = &kept});
+    (static_cast<double>(kept) > (1 - filtered) * inputs.pairs() ? high : low) = theta;
+  }
+  return high;
+}
+
+// One kernel: how it is set up for extents, and what bounds it.
+template <class M>
+struct Subject {
+  std::string name;
+  std::function<M(const Inputs&)> make;
+  std::function<std::vector<Bound>(Index dim)> bounds;
+};
+
+template <class M>
+void run_attend(benchmark::State& state, const Subject<M>& subject, Level level, const Extents& e) {
+  Inputs inputs(e.heads, e.queries, e.keys, e.dim);
+  const M mechanism = subject.make(inputs);
+  lowatt::KvCache<M> cache({1, e.heads, e.dim, e.dim, e.keys},
+                           lowatt::calibrate(mechanism, inputs.q(), inputs.k(), inputs.v()),
+                           mechanism, level);
+  cache.append(inputs.k(), inputs.v());
+  const auto plan = lowatt::plan(mechanism, {1, e.heads, e.heads, e.queries, e.keys, e.dim, e.dim},
+                                 {.level = level});
+  lowatt::Array<std::byte> workspace(plan.workspace_size(1));
+  std::vector<std::int64_t> kept(static_cast<std::size_t>(e.heads));
+  const lowatt::Options options{
+      .level = level, .workspace = workspace.data(), .workspace_bytes = workspace.size()};
+  for (auto _ : state) {
+    lowatt::attend(inputs.q(), cache, inputs.out(), options);
+    benchmark::ClobberMemory();
+  }
+  count_pairs(state, inputs);
+  count_ceiling(state, inputs, level, subject.bounds(e.dim));
+  const double passes = static_cast<double>((e.queries + 31) / 32);
+  state.counters["cache_GB_per_s"] = benchmark::Counter(
+      1e-9 * passes * cache.bytes_per_token() * static_cast<double>(e.heads * e.keys),
+      benchmark::Counter::kIsIterationInvariantRate);
+  if constexpr (std::is_same_v<M, lowatt::Latte>) {
+    lowatt::Options counting = options;
+    counting.kept = kept.data();
+    lowatt::attend(inputs.q(), cache, inputs.out(), counting);
+    double total = 0;
+    for (const std::int64_t count : kept) total += static_cast<double>(count);
+    state.counters["percent_filtered"] = 100 * (1 - total / inputs.pairs());
+  }
+}
+
+template <class M>
+void run_pack(benchmark::State& state, const Subject<M>& subject, Level level, const Extents& e) {
+  Inputs inputs(e.heads, 64, e.keys, e.dim);
+  const M mechanism = subject.make(inputs);
+  const auto calibration = lowatt::calibrate(mechanism, inputs.q(), inputs.k(), inputs.v());
+  const lowatt::CacheShape shape{1, e.heads, e.dim, e.dim, e.keys};
+  for (auto _ : state) {
+    state.PauseTiming();
+    lowatt::KvCache<M> cache(shape, calibration, mechanism, level);
+    state.ResumeTiming();
+    cache.append(inputs.k(), inputs.v());
+    benchmark::ClobberMemory();
+  }
+  state.counters["ns_per_token"] = benchmark::Counter(
+      static_cast<double>(e.heads * e.keys) * 1e-9,
+      benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
+}
+
+constexpr Extents shapes[] = {
+    {"prefill", 4, 128, 128, 64},  {"prefill", 2, 512, 512, 64},  {"prefill", 1, 2048, 2048, 64},
+    {"prefill", 4, 128, 128, 128}, {"prefill", 2, 512, 512, 128}, {"prefill", 1, 2048, 2048, 128},
+    {"decode", 1, 1, 4096, 64},    {"decode", 1, 1, 32768, 64},   {"decode", 1, 1, 4096, 128},
+    {"decode", 1, 1, 32768, 128},
+};
+
+template <class M>
+void add(const Subject<M>& subject) {
+  for (int i = 0; i < lowatt::level_count; ++i) {
+    const auto level = static_cast<Level>(i);
+    if (!lowatt::level_is_available(level)) continue;
+    for (const Extents& e : shapes)
+      benchmark::RegisterBenchmark(
+          name_of(subject.name, lowatt::level_name(level), e).c_str(),
+          [=](benchmark::State& state) { run_attend(state, subject, level, e); })
+          ->UseRealTime();
+    for (const Index dim : {Index{64}, Index{128}}) {
+      const Extents e{"pack", 1, 0, 2048, dim};
+      benchmark::RegisterBenchmark(
+          name_of(subject.name, lowatt::level_name(level), e).c_str(),
+          [=](benchmark::State& state) { run_pack(state, subject, level, e); });
+    }
+  }
+}
+
+// A scalar reference, compiled at -O3 without level flags, at one modest shape per head_dim.
+void add_reference(const std::string& name,
+                   const std::function<lowatt::Status(Inputs&)>& reference) {
+  for (const Index dim : {Index{64}, Index{128}}) {
+    const Extents e{"prefill", 1, 128, 128, dim};
+    benchmark::RegisterBenchmark(name_of(name, "reference", e).c_str(),
+                                 [=](benchmark::State& state) {
+                                   Inputs inputs(e.heads, e.queries, e.keys, e.dim);
+                                   for (auto _ : state)
+                                     if (!reference(inputs).ok()) state.SkipWithError("failed");
+                                   count_pairs(state, inputs);
+                                 })
+        ->UseRealTime();
+  }
+}
+
+void add_eigen() {
+  for (int i = 0; i < lowatt::level_count; ++i) {
+    const auto level = static_cast<Level>(i);
+    if (!lowatt::level_is_available(level)) continue;
+    for (const Extents& e : shapes)
+      benchmark::RegisterBenchmark(name_of("eigen/fp32", lowatt::level_name(level), e).c_str(),
+                                   [=](benchmark::State& state) {
+                                     Inputs inputs(e.heads, e.queries, e.keys, e.dim);
+                                     for (auto _ : state) {
+                                       bench::eigen_softmax(level, inputs.q(), inputs.k(),
+                                                            inputs.v(), inputs.out());
+                                       benchmark::ClobberMemory();
+                                     }
+                                     count_pairs(state, inputs);
+                                   })
+          ->UseRealTime();
+  }
+}
+
+double as_double(Index value) {
+  return static_cast<double>(value);
+}
+
+// Distances that meet the values half-way: most keys add something.
+lowatt::Inhibitor dense_inhibitor(Index dim, lowatt::Precision precision) {
+  return {.scale = 0.4 / as_double(dim), .precision = precision};
+}
+
+lowatt::Bitformer bitformer(int planes) {
+  return {.planes = planes, .center_keys = true};
+}
+
+void add_all() {
+  add(Subject<lowatt::Softmax>{"softmax/fp32", [](const Inputs&) { return lowatt::Softmax{}; },
+                               [](Index d) {
+                                 return std::vector<Bound>{{Work::multiply_add, 8 * as_double(d)}};
+                               }});
+  add_eigen();
+  add(Subject<lowatt::Inhibitor>{
+      "inhibitor/int8",
+      [](const Inputs& in) { return dense_inhibitor(in.dim, lowatt::Precision::int8); },
+      [](Index d) {
+        return std::vector<Bound>{{Work::minimum_dot, 2 * as_double(d)}};
+      }});
+  add(Subject<lowatt::Inhibitor>{
+      "inhibitor/fp32",
+      [](const Inputs& in) { return dense_inhibitor(in.dim, lowatt::Precision::fp32); },
+      [](Index d) {
+        return std::vector<Bound>{{Work::absolute_sum, 8 * as_double(d)}};
+      }});
+  for (const int filtered : {90, 95})
+    add(Subject<lowatt::Latte>{"latte" + std::to_string(filtered) + "/int8",
+                               [filtered](const Inputs& in) {
+                                 return lowatt::Latte{.theta = theta_for(in, {}, 0.01 * filtered)};
+                               },
+                               [filtered](Index d) {
+                                 const double kept = 1 - 0.01 * filtered;
+                                 return std::vector<Bound>{
+                                     {Work::dot, (1 + kept) * as_double(d)},
+                                     {Work::multiply_add, 4 * kept * as_double(d)}};
+                               }});
+  for (const int planes : {1, 2, 4})
+    add(Subject<lowatt::Bitformer>{"bitformer" + std::to_string(planes) + "/int8",
+                                   [planes](const Inputs&) { return bitformer(planes); },
+                                   [planes](Index d) {
+                                     return std::vector<Bound>{
+                                         {Work::popcount, planes * as_double(d) / 8},
+                                         {Work::dot, as_double(d)}};
+                                   }});
+
+  add_reference("softmax/fp32", [](Inputs& in) {
+    return lowatt::softmax_reference(lowatt::Softmax{}, in.q(), in.k(), in.v(), in.out());
+  });
+  for (const auto precision : {lowatt::Precision::int8, lowatt::Precision::fp32})
+    add_reference(precision == lowatt::Precision::int8 ? "inhibitor/int8" : "inhibitor/fp32",
+                  [precision](Inputs& in) {
+                    return lowatt::inhibitor_reference(dense_inhibitor(in.dim, precision), in.q(),
+                                                       in.k(), in.v(), in.out());
+                  });
+  add_reference("latte90/int8", [](Inputs& in) {
+    static const double theta = theta_for(in, {}, 0.9);
+    return lowatt::latte_reference(lowatt::Latte{.theta = theta}, in.q(), in.k(), in.v(), in.out());
+  });
+  for (const int planes : {1, 2, 4})
+    add_reference("bitformer" + std::to_string(planes) + "/int8", [planes](Inputs& in) {
+      return lowatt::bitformer_reference(bitformer(planes), in.q(), in.k(), in.v(), in.out());
+    });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  benchmark::AddCustomContext("best level", lowatt::level_name(lowatt::cpu_level()));
+  add_all();
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+}

@@ -1,0 +1,268 @@
+// Bitformer against its reference, bit for bit.
+#include <lowatt/attention/bitformer.hpp>
+#include <lowatt/bitformer/reference.hpp>
+
+#include "support/sweep.hpp"
+
+namespace {
+
+using lowatt::BitEncoding;
+using lowatt::Bitformer;
+using lowatt::Index;
+using lowatt::Status;
+using lowatt::StatusCode;
+using test::Case;
+using test::Inputs;
+
+// Runs one case at every level and compares with the reference. Temperatures are calibrated once:
+// the reference's own may differ in their last bits.
+void expect_exact(const Bitformer& mechanism, const Case& c, Inputs& inputs) {
+  const lowatt::View<const float> q = inputs.q.view(), k = inputs.k.view(), v = inputs.v.view();
+  const lowatt::Calibration calibration =
+      lowatt::calibrate(mechanism, q, k, v, {.causal = c.causal});
+  const Status reference = lowatt::bitformer_reference(mechanism, q, k, v, inputs.expected.view(),
+                                                       c.causal, nullptr, &calibration);
+  ASSERT_TRUE(reference.ok()) << reference.message;
+  for (const lowatt::Level level : test::levels()) {
+    inputs.out.for_each([](float& x) { x = -1e30f; });
+    lowatt::attend(mechanism, q, k, v, inputs.out.view(), {.causal = c.causal, .level = level});
+    const std::string what =
+        std::to_string(mechanism.planes) + " planes, " + test::describe(level, c);
+    test::expect_identical(std::as_const(inputs.out).view(), std::as_const(inputs.expected).view(),
+                           what);
+    EXPECT_TRUE(inputs.out.gaps_are_untouched()) << what;
+  }
+}
+
+void expect_exact(const Bitformer& mechanism, const Case& c) {
+  Inputs inputs(c);
+  expect_exact(mechanism, c, inputs);
+}
+
+TEST(Bitformer, SweepSign) {
+  for (const Case& c : test::sweep(21)) expect_exact({}, c);
+}
+
+TEST(Bitformer, SweepSignCentered) {
+  for (const Case& c : test::sweep(22)) {
+    Inputs inputs(c);
+    inputs.k.for_each([](float& x) { x += 0.5f; });
+    expect_exact({.center_keys = true, .temperature = 0.02}, c, inputs);
+  }
+}
+
+TEST(Bitformer, SweepThermometer) {
+  int count = 0;
+  for (const Case& c : test::sweep(23)) {
+    constexpr int planes[] = {1, 2, 3, 4, 8, 64};
+    Bitformer mechanism{.planes = planes[count % 6], .encoding = BitEncoding::thermometer};
+    mechanism.center_keys = count % 2 == 0;
+    if (count % 3 != 0) mechanism.clip = 1.5;
+    mechanism.temperature = 0.3 / mechanism.planes / (count % 5 + 1);
+    expect_exact(mechanism, c);
+    ++count;
+  }
+}
+
+TEST(Bitformer, CalibratedTemperature) {
+  for (const Index d : {8, 40, 64}) {
+    expect_exact({.planes = 4}, {{1, 4, 2, 33, 70, d, 24}});
+    expect_exact({.planes = 4, .center_keys = true}, {{2, 2, 2, 70, 33, d, 24}, true});
+    expect_exact({.calibrate_temperature = true}, {{1, 2, 1, 65, 65, d, 24}, true});
+  }
+}
+
+// Every distance from none to all bits, where its width in memory changes.
+TEST(Bitformer, WidthOfDistances) {
+  constexpr struct {
+    int planes;
+    Index head_dim;
+  } widths[] = {{1, 247}, {1, 248}, {1, 249}, {1, 255},   {1, 256},  {1, 257},
+                {4, 62},  {4, 63},  {4, 64},  {8, 31},    {8, 32},   {5, 51},
+                {64, 3},  {64, 4},  {64, 5},  {64, 1023}, {64, 1024}};
+  for (const auto& width : widths) {
+    const Case c{{1, 1, 1, 6, 131, width.head_dim, 20}};
+    Inputs inputs(c);
+    inputs.q.for_each([](float& x) { x = x < 0 ? -9.0f : 9.0f; });
+    for (Index t = 0; t < 131; ++t)
+      for (Index i = 0; i < width.head_dim; ++i) {
+        const float opposite = -inputs.q.view().row(0, 0, 0)[i];
+        inputs.k.view().row(0, 0, t)[i] = i * 130 < t * width.head_dim ? -opposite : opposite;
+      }
+    for (const double temperature : {0.0, 1e-6, 1e-3, 0.0122, 0.0123, 0.3, 1e300})
+      expect_exact({.planes = width.planes, .clip = 1.0, .temperature = temperature}, c, inputs);
+  }
+}
+
+// Sums of 32 bits end between 66311 and 66312 keys of the largest value at the largest weight.
+TEST(Bitformer, ManyKeys) {
+  for (const Index keys : {65535, 65536, 65537, 66311, 66312, 131072, 131073, 140000}) {
+    const Case c{{1, 1, 1, 2, keys, 8, 20}, true};
+    Inputs inputs(c);
+    inputs.v.for_each([](float& x) { x = 1; });
+    for (Index t = 0; t < keys; ++t) inputs.v.view().row(0, 0, t)[1] = -1;
+    expect_exact({.temperature = 0.0}, c, inputs);
+    expect_exact({.planes = 40, .clip = 1.0, .temperature = 0.002}, c, inputs);
+  }
+}
+
+TEST(Bitformer, EqualScores) {
+  const Case c{{1, 2, 1, 5, 130, 64, 8}};
+  Inputs inputs(c);
+  inputs.k.for_each([](float& x) { x = 1; });
+  expect_exact({}, c, inputs);
+  expect_exact({.planes = 3}, c, inputs);  // nothing to calibrate from: temperature 0
+}
+
+TEST(Bitformer, AllZeroTensors) {
+  const Case c{{1, 2, 1, 3, 5, 8, 8}};
+  for (int zeroed = 0; zeroed < 8; ++zeroed) {
+    Inputs inputs(c);
+    const auto clear = [](float& x) { x = 0; };
+    if ((zeroed & 1) != 0) inputs.q.for_each(clear);
+    if ((zeroed & 2) != 0) inputs.k.for_each(clear);
+    if ((zeroed & 4) != 0) inputs.v.for_each(clear);
+    expect_exact({}, c, inputs);
+    expect_exact({.planes = 2, .center_keys = true}, c, inputs);
+  }
+}
+
+// Zeros of both signs reach a threshold of 0; NaN reaches none; infinities reach all or none.
+TEST(Bitformer, SpecialInputs) {
+  constexpr float infinity = std::numeric_limits<float>::infinity();
+  constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+  constexpr float specials[] = {nan,   -nan,   infinity, -infinity, 0.0f,
+                                -0.0f, 1e-42f, -1e-42f,  3e38f,     -3e38f};
+  const Case c{{1, 1, 1, 35, 90, 37, 16}, true};
+  Inputs inputs(c);
+  std::mt19937 random(5);
+  const auto spoil = [&](float& x) {
+    if (random() % 4 == 0) x = specials[random() % std::size(specials)];
+  };
+  inputs.q.for_each(spoil);
+  inputs.k.for_each(spoil);
+  inputs.v.for_each(spoil);
+  for (const bool center : {false, true}) {
+    expect_exact({.center_keys = center, .temperature = 0.05}, c, inputs);
+    expect_exact({.planes = 3, .center_keys = center, .clip = 0.0, .temperature = 0.05}, c, inputs);
+    expect_exact({.planes = 7, .center_keys = center, .temperature = 0.05}, c, inputs);
+  }
+}
+
+// Temperatures beside those of the reference, which sums in another order.
+TEST(Bitformer, TemperaturesAgree) {
+  const Case c{{1, 4, 2, 50, 81, 40, 16}, true};
+  Inputs inputs(c);
+  for (const Bitformer& mechanism :
+       {Bitformer{}, Bitformer{.center_keys = true}, Bitformer{.planes = 4},
+        Bitformer{.scale = 0.7, .center_keys = true, .calibrate_temperature = true}}) {
+    const lowatt::Calibration calibration = lowatt::calibrate(
+        mechanism, inputs.q.view(), inputs.k.view(), inputs.v.view(), {.causal = true});
+    std::vector<double> expected(4);
+    ASSERT_TRUE(lowatt::bitformer_reference<float>(mechanism, inputs.q.view(), inputs.k.view(),
+                                                   inputs.v.view(), inputs.expected.view(), true,
+                                                   expected.data())
+                    .ok());
+    ASSERT_EQ(calibration.temperature.size(), 4);
+    for (Index h = 0; h < 4; ++h)
+      EXPECT_NEAR(calibration.temperature[h] / expected[static_cast<std::size_t>(h)], 1.0, 1e-9);
+  }
+}
+
+// What a Calibration holds comes before what parameters say; without it they are enough.
+TEST(Bitformer, CalibrationOrParameters) {
+  const Case c{{1, 2, 1, 7, 66, 24, 8}};
+  Inputs inputs(c);
+  const lowatt::CacheShape shape{1, 1, 24, 8, 66};
+  lowatt::Calibration calibration;
+  calibration.value_absmax = lowatt::absmax_per_head(std::as_const(inputs.v).view());
+  const Bitformer given{.planes = 3, .clip = 1.25, .temperature = 0.04};
+  const auto run = [&](const Bitformer& mechanism) {
+    lowatt::KvCache<Bitformer> cache(shape, calibration, mechanism);
+    cache.append(inputs.k.view(), inputs.v.view());
+    lowatt::attend(inputs.q.view(), cache, inputs.out.view());
+  };
+  lowatt::attend(given, inputs.q.view(), inputs.k.view(), inputs.v.view(), inputs.expected.view());
+  run(given);
+  test::expect_identical(inputs.out.view(), inputs.expected.view(), "parameters alone");
+  calibration.clip = lowatt::Array<float>(1, 1.25f);
+  calibration.temperature = lowatt::Array<double>(2, 0.04);
+  run({.planes = 3, .clip = 9.0, .temperature = 9.0});
+  test::expect_identical(inputs.out.view(), inputs.expected.view(), "calibration first");
+}
+
+class BitformerRefusal : public testing::Test {
+ protected:
+  void expect(const Bitformer& mechanism, StatusCode code, const char* sentence) {
+    Inputs inputs(Case{{1, 2, 1, 3, 5, 8, 8}});
+    const Status status = lowatt::try_attend(mechanism, inputs.q.view(), inputs.k.view(),
+                                             inputs.v.view(), inputs.out.view());
+    EXPECT_EQ(status.code, code);
+    EXPECT_STREQ(status.message, sentence);
+  }
+  void expect_cache(const Bitformer& mechanism, const lowatt::Calibration& calibration,
+                    const char* sentence) {
+    lowatt::KvCache<Bitformer> cache;
+    const Status status =
+        lowatt::KvCache<Bitformer>::try_create(cache, {1, 2, 8, 8, 64}, calibration, mechanism);
+    EXPECT_EQ(status.code, StatusCode::invalid_argument);
+    EXPECT_STREQ(status.message, sentence);
+  }
+  static constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+};
+
+TEST_F(BitformerRefusal, Parameters) {
+  constexpr auto invalid = StatusCode::invalid_argument;
+  expect({.scale = nan}, invalid, "scale is nan; it must be finite and positive");
+  expect({.planes = 0}, invalid, "planes is 0; it must be from 1 to 64");
+  expect({.planes = 65}, invalid, "planes is 65; it must be from 1 to 64");
+  expect({.planes = 2, .encoding = BitEncoding::sign}, invalid,
+         "planes is 2; sign encoding has one plane");
+  expect({.planes = 2, .clip = -1.0}, invalid,
+         "clip is -1; it must be not negative and finite in float32");
+  expect({.planes = 2, .clip = 1e39}, invalid,
+         "clip is 1e+39; it must be not negative and finite in float32");
+  expect({.temperature = -0.5}, invalid, "temperature is -0.5; it must be finite and not negative");
+  expect({.temperature = nan}, invalid, "temperature is nan; it must be finite and not negative");
+}
+
+TEST_F(BitformerRefusal, HeadDim) {
+  lowatt::Plan<Bitformer> plan;
+  const Status status =
+      lowatt::try_plan(plan, Bitformer{.planes = 64}, {1, 1, 1, 1, 1, Index{1} << 26, 8});
+  EXPECT_EQ(status.code, StatusCode::invalid_shape);
+  EXPECT_STREQ(status.message,
+               "head_dim is 67108864; distances over 64 planes of it need more than 32 bits");
+}
+
+TEST_F(BitformerRefusal, Calibrations) {
+  const Bitformer mechanism{.planes = 2, .center_keys = true};
+  lowatt::Calibration calibration;
+  expect_cache(mechanism, calibration, "calibration.value_absmax has 0 entries; 2 are needed");
+  calibration.value_absmax = lowatt::Array<float>(2, 1.0f);
+  expect_cache(mechanism, calibration, "calibration.key_mean has 0 entries; 16 are needed");
+  calibration.key_mean = lowatt::Array<float>(16, 1.0f);
+  calibration.key_mean[3] = static_cast<float>(nan);
+  expect_cache(mechanism, calibration, "calibration.key_mean[3] is nan; it must be finite");
+  calibration.key_mean[3] = 0;
+  expect_cache(mechanism, calibration, "calibration.clip has 0 entries; 2 are needed");
+  calibration.clip = lowatt::Array<float>(2, -1.0f);
+  expect_cache(mechanism, calibration,
+               "calibration.clip[0] is -1; it must be finite and not negative");
+  calibration.clip = lowatt::Array<float>(2, 1.0f);
+  expect_cache(mechanism, calibration,
+               "calibration.temperature has 0 entries; one per query head is needed, a multiple of "
+               "batch * kv_heads = 2");
+  calibration.temperature = lowatt::Array<double>(4, nan);
+  expect_cache(mechanism, calibration,
+               "calibration.temperature[0] is nan; it must be finite and not negative");
+  calibration.temperature = lowatt::Array<double>(4, 0.5);
+  lowatt::KvCache<Bitformer> cache({1, 2, 8, 8, 64}, calibration, mechanism);
+  Inputs inputs(Case{{1, 2, 2, 3, 5, 8, 8}});
+  cache.append(inputs.k.view(), inputs.v.view());
+  const Status status = lowatt::try_attend(inputs.q.view(), cache, inputs.out.view());
+  EXPECT_STREQ(status.message,
+               "q.batch * q.heads is 2 but the number of entries of calibration.temperature is 4");
+}
+
+}  // namespace
