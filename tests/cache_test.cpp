@@ -34,9 +34,10 @@ lowatt::View<const float> tokens_of(lowatt::View<const float> x, Index first, In
   return x;
 }
 
-template <class M>
+template <class Example>
 class Cache : public testing::Test {
  protected:
+  using M = typename Example::Mechanism;
   static constexpr Index batch = 2, query_heads = 4, kv_heads = 2, tokens = 150, head_dim = 40,
                          value_dim = 24;
   Cache() {
@@ -58,12 +59,11 @@ class Cache : public testing::Test {
   Tensor key_tensor{batch, kv_heads, tokens, head_dim, test::Layout::padded};
   Tensor value_tensor{batch, kv_heads, tokens, value_dim};
   Tensor out{batch, query_heads, tokens, value_dim}, again{batch, query_heads, tokens, value_dim};
-  M mechanism = test::Example<M>::make();
+  M mechanism = Example::make();
   lowatt::Calibration calibration;
 };
 
-using Mechanisms = testing::Types<LOWATT_TEST_MECHANISMS>;
-TYPED_TEST_SUITE(Cache, Mechanisms);
+TYPED_TEST_SUITE(Cache, test::Examples);
 
 TYPED_TEST(Cache, ChunksGiveTheSameBytes) {
   auto whole = this->make(), single = this->make(), chunks = this->make();
@@ -92,10 +92,12 @@ TYPED_TEST(Cache, LevelsPackTheSameBytes) {
   const lowatt::CacheShape shape{this->batch, this->kv_heads, this->head_dim, this->value_dim,
                                  this->tokens};
   const lowatt::Level first_level = test::levels().front();
-  lowatt::KvCache<TypeParam> first(shape, this->calibration, this->mechanism, first_level);
+  lowatt::KvCache<typename TypeParam::Mechanism> first(shape, this->calibration, this->mechanism,
+                                                       first_level);
   first.append(k, v);
   for (const lowatt::Level level : test::levels()) {
-    lowatt::KvCache<TypeParam> other(shape, this->calibration, this->mechanism, level);
+    lowatt::KvCache<typename TypeParam::Mechanism> other(shape, this->calibration, this->mechanism,
+                                                         level);
     other.append(k, v);
     for (Index t = 0; t * lowatt::tile_keys < this->tokens; ++t)
       EXPECT_EQ(0, std::memcmp(first.tiles(1, 1).tile(t), other.tiles(1, 1).tile(t),
@@ -117,7 +119,7 @@ TYPED_TEST(Cache, DecodeEqualsPrefill) {
       row.tokens = 1;
       lowatt::attend(tokens_of(q, i, 1), growing, row, {.causal = true, .level = level});
     }
-    if (test::Example<TypeParam>::exact)
+    if (TypeParam::exact)
       test::expect_identical(this->again.view(), this->out.view(), lowatt::level_name(level));
     EXPECT_LE(test::relative_l2(this->again.view(), this->out.view()), 2e-5);
   }

@@ -239,8 +239,16 @@ TEST(Latte, MasksAndPages) {
     ASSERT_TRUE(lowatt::try_find_kernels(level, table).ok());
     for (std::byte& byte : workspace) byte = std::byte{0xff};
     std::int64_t kept = 0;
-    lowatt::Adapter<Latte>::attend_block(*table, mechanism, calibration, {0, 0, 0, 1, 1}, block,
-                                         &kept);
+    lowatt::LatteArguments arguments{};
+    arguments.block = block;
+    arguments.theta = mechanism.theta[0];
+    arguments.scale = lowatt::default_scale(head_dim);
+    arguments.key_scale =
+        lowatt::symmetric_scale(calibration.key_absmax[0], lowatt::int8_limit).scale;
+    arguments.value_scale =
+        lowatt::symmetric_scale(calibration.value_absmax[0], lowatt::int8_limit).scale;
+    arguments.kept = &kept;
+    lowatt::detail::run_phases(table->latte, arguments);
     EXPECT_EQ(kept, expected_kept) << lowatt::level_name(level);
     EXPECT_LE(test::relative_l2(inputs.out.view(), inputs.expected.view()), tolerance)
         << lowatt::level_name(level);

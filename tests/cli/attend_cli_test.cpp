@@ -348,7 +348,7 @@ TEST_F(AttendCli, UndefinedFiguresAreNull) {
 TEST_F(AttendCli, ComparesWithExactSoftmax) {
   for (const Arguments& mask : {Arguments{}, Arguments{"--causal"}}) {
     const json got = report(softmax_ + files() + mask + Arguments{"--scale", "0.7"});
-    for (int h = 0; h < 4; ++h) {
+    for (std::size_t h = 0; h < 4; ++h) {
       EXPECT_LT(got["rel_l2_vs_softmax"][h], 2e-5);
       EXPECT_GT(got["cosine_vs_softmax"][h], 0.999999);
     }
@@ -357,7 +357,7 @@ TEST_F(AttendCli, ComparesWithExactSoftmax) {
   const json latte = report(Arguments{"--mechanism", "latte", "--theta", "1000"} + files());
   EXPECT_EQ(latte["kept"], latte["visible"]);
   EXPECT_EQ(latte["visible"], json::parse("[35, 35, 35, 35]"));
-  for (int h = 0; h < 4; ++h) EXPECT_LT(latte["rel_l2_vs_softmax"][h], 0.05);
+  for (std::size_t h = 0; h < 4; ++h) EXPECT_LT(latte["rel_l2_vs_softmax"][h], 0.05);
 }
 
 TEST_F(AttendCli, TemperatureMayBeGivenOrCalibrated) {

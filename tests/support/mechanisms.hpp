@@ -1,20 +1,48 @@
-// Every mechanism with parameters that exercise it, for tests of what they all promise.
+// Every mechanism and precision with parameters that exercise it, for tests of what they all
+// promise.
 #pragma once
+
+#include <gtest/gtest.h>
 
 #include <lowatt/lowatt.hpp>
 
-#define LOWATT_TEST_MECHANISMS lowatt::Inhibitor
-
 namespace test {
 
-template <class M>
-struct Example;
-
 // `exact`: integers throughout, so that the same call gives the same bits however it is cut.
-template <>
-struct Example<lowatt::Inhibitor> {
-  static constexpr bool exact = true;
-  static lowatt::Inhibitor make() { return {.scale = 0.01, .alpha = 0.05, .center = true}; }
+struct SoftmaxExample {
+  using Mechanism = lowatt::Softmax;
+  static constexpr bool exact = false;
+  static Mechanism make() { return {}; }
 };
+struct InhibitorExample {
+  using Mechanism = lowatt::Inhibitor;
+  static constexpr bool exact = true;
+  static Mechanism make() { return {.scale = 0.01, .alpha = 0.05, .center = true}; }
+};
+struct InhibitorFp32Example {
+  using Mechanism = lowatt::Inhibitor;
+  static constexpr bool exact = false;
+  static Mechanism make() {
+    return {.scale = 0.01, .alpha = 0.05, .precision = lowatt::Precision::fp32};
+  }
+};
+struct LatteExample {
+  using Mechanism = lowatt::Latte;
+  static constexpr bool exact = false;  // survivors are; their weights are floats
+  static Mechanism make() { return {.theta = 1.5}; }
+};
+struct BitformerSignExample {
+  using Mechanism = lowatt::Bitformer;
+  static constexpr bool exact = true;
+  static Mechanism make() { return {.center_keys = true}; }
+};
+struct BitformerThermometerExample {
+  using Mechanism = lowatt::Bitformer;
+  static constexpr bool exact = true;
+  static Mechanism make() { return {.planes = 7, .center_keys = true}; }
+};
+
+using Examples = testing::Types<SoftmaxExample, InhibitorExample, InhibitorFp32Example,
+                                LatteExample, BitformerSignExample, BitformerThermometerExample>;
 
 }  // namespace test

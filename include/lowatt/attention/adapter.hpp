@@ -29,16 +29,17 @@ struct HeadPosition {
 //   static Status check_queries(const M&, const Calibration&, const CacheShape&,
 //                               View<const float> q) noexcept;
 //       Whether the Calibration fits these queries too.
-//   static void adopt(M&, Calibration&) noexcept;
-//       Copies what the parameters refer to (per-head arrays) into the Calibration, for a cache to
-//       keep.
+//   static Status adopt(M&, Calibration&, const CacheShape&, Array<std::uint8_t>& tables) noexcept;
+//       What a cache keeps: copies per-head arrays that the parameters refer to into the
+//       Calibration, and computes what would else be computed for every block of queries.
 //   static Index tile_bytes(const M&, Index head_dim, Index value_dim) noexcept;
 //   static Index query_block(const M&, const Shape&) noexcept;      rows per task
 //   static Index workspace_bytes(const M&, const Shape&) noexcept;  per worker, a multiple of 64
 //   static void pack(const KernelTable&, const M&, const Calibration&, Index kv_entry,
 //                    const PackArguments&) noexcept;   kv_entry = batch * kv_heads + kv head
 //   static void attend_block(const KernelTable&, const M&, const Calibration&, const HeadPosition&,
-//                            const BlockArguments&, std::int64_t* kept) noexcept;
+//                            const BlockArguments&, const Array<std::uint8_t>& tables,
+//                            std::int64_t* kept) noexcept;
 // };
 template <class M>
 struct Adapter;

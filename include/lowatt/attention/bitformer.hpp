@@ -89,7 +89,22 @@ struct Adapter<Bitformer> {
                                "the number of entries of calibration.temperature",
                                calibration.temperature.size());
   }
-  static void adopt(Bitformer&, Calibration&) noexcept {}
+
+  // A table of probabilities for each temperature.
+  static Status adopt(Bitformer& mechanism, Calibration& calibration, const CacheShape& shape,
+                      Array<std::uint8_t>& tables) noexcept {
+    const bool shared = calibration.temperature.empty();
+    const Index count = shared ? 1 : calibration.temperature.size();
+    const Index bytes = bitformer_table_bytes(mechanism.planes, shape.head_dim);
+    tables = Array<std::uint8_t>(count * bytes);
+    if (tables.size() != count * bytes)
+      return failure(StatusCode::out_of_memory, "no memory for %td tables of %td bytes", count,
+                     bytes);
+    for (Index i = 0; i < count; ++i)
+      bitformer_probabilities(shared ? mechanism.temperature.value : calibration.temperature[i],
+                              mechanism.planes * shape.head_dim, tables.data() + i * bytes);
+    return {};
+  }
 
   static Index tile_bytes(const Bitformer& mechanism, Index head_dim, Index value_dim) noexcept {
     return BitformerTileLayout(mechanism.planes, head_dim, value_dim).bytes();
@@ -98,17 +113,16 @@ struct Adapter<Bitformer> {
     return bitformer_query_block(mechanism.planes, shape.head_dim);
   }
   static Index workspace_bytes(const Bitformer& mechanism, const Shape& shape) noexcept {
-    return table_bytes(mechanism, shape.head_dim) + BitformerWorkspace(nullptr, mechanism.planes,
-                                                                       shape.head_dim,
-                                                                       shape.value_dim, shape.keys)
-                                                        .bytes;
+    return BitformerWorkspace(nullptr, mechanism.planes, shape.head_dim, shape.value_dim,
+                              shape.keys)
+        .bytes;
   }
 
   static void pack(const KernelTable& table, const Bitformer& mechanism,
                    const Calibration& calibration, Index kv_entry,
                    const PackArguments& tokens) noexcept {
     const BitThresholds thresholds = thresholds_of(mechanism, calibration, kv_entry);
-    BitformerPackArguments arguments;
+    BitformerPackArguments arguments{};
     arguments.tokens = tokens;
     arguments.planes = thresholds.planes;
     arguments.thresholds = thresholds.value;
@@ -118,23 +132,19 @@ struct Adapter<Bitformer> {
     table.bitformer.pack(arguments);
   }
 
-  // The table of probabilities comes first in the workspace.
   static void attend_block(const KernelTable& table, const Bitformer& mechanism,
                            const Calibration& calibration, const HeadPosition& head,
-                           const BlockArguments& block, std::int64_t*) noexcept {
+                           const BlockArguments& block, const Array<std::uint8_t>& tables,
+                           std::int64_t*) noexcept {
     const BitThresholds thresholds = thresholds_of(mechanism, calibration, head.kv_entry());
-    auto* probabilities = reinterpret_cast<std::uint8_t*>(block.workspace);
-    const Index largest = mechanism.planes * block.head_dim;
-    BitformerArguments arguments;
+    const Index table_bytes = bitformer_table_bytes(mechanism.planes, block.head_dim);
+    const Index entry = calibration.temperature.empty() ? 0 : head.query_entry();
+    BitformerArguments arguments{};
     arguments.block = block;
-    arguments.block.workspace += table_bytes(mechanism, block.head_dim);
     arguments.planes = thresholds.planes;
     arguments.thresholds = thresholds.value;
-    arguments.table = probabilities;
-    arguments.table_entries = bitformer_probabilities(temperature_of(mechanism, calibration, head),
-                                                      largest, probabilities);
-    for (Index i = largest + 1; i < table_bytes(mechanism, block.head_dim); ++i)
-      probabilities[i] = 0;
+    arguments.table = tables.data() + entry * table_bytes;
+    arguments.table_entries = leading_nonzeros(arguments.table, table_bytes);
     arguments.value_scale = static_cast<double>(value_scale(calibration, head.kv_entry()).scale);
     detail::run_phases(table.bitformer, arguments);
   }
@@ -166,13 +176,17 @@ struct Adapter<Bitformer> {
         mechanism.encoding, mechanism.planes,
         calibration.clip.empty() ? given_clip(mechanism) : calibration.clip[kv_entry]);
   }
-  static double temperature_of(const Bitformer& mechanism, const Calibration& calibration,
-                               const HeadPosition& head) noexcept {
-    return calibration.temperature.empty() ? mechanism.temperature.value
-                                           : calibration.temperature[head.query_entry()];
-  }
-  static Index table_bytes(const Bitformer& mechanism, Index head_dim) noexcept {
-    return round_up(bitformer_table_bytes(mechanism.planes, head_dim), 64);
+  // How many entries of a table, which never grow, come before the zeros.
+  static Index leading_nonzeros(const std::uint8_t* table, Index size) noexcept {
+    Index low = 0, high = size;
+    while (low < high) {
+      const Index middle = low + (high - low) / 2;
+      if (table[middle] != 0)
+        low = middle + 1;
+      else
+        high = middle;
+    }
+    return low;
   }
   static SymmetricScale value_scale(const Calibration& calibration, Index kv_entry) noexcept {
     return symmetric_scale(calibration.value_absmax[kv_entry], int8_limit);

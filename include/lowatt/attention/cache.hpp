@@ -59,7 +59,9 @@ class KvCache {
     if (Status status = Adapter<M>::validate(mechanism, planned); !status.ok()) return status;
     if (Status status = Adapter<M>::check(mechanism, calibration, shape); !status.ok())
       return status;
-    Adapter<M>::adopt(made.mechanism_, made.calibration_);
+    if (Status status = Adapter<M>::adopt(made.mechanism_, made.calibration_, shape, made.tables_);
+        !status.ok())
+      return status;
     Index bytes = 0;
     if (!made.measure(bytes))
       return failure(StatusCode::out_of_memory,
@@ -118,6 +120,10 @@ class KvCache {
     return calibration_;
   }
 
+  const Array<std::uint8_t>& tables() const noexcept {
+    return tables_;
+  }
+
   // Bytes that one token takes per KV head.
   double bytes_per_token() const noexcept {
     return static_cast<double>(tile_bytes()) / static_cast<double>(tile_keys);
@@ -157,6 +163,7 @@ class KvCache {
   M mechanism_{};
   CacheShape shape_{};
   Calibration calibration_{};
+  Array<std::uint8_t> tables_;  // the adapter's
   const KernelTable* table_ = nullptr;
   Array<std::byte> tiles_;
   Index size_ = 0;

@@ -63,7 +63,9 @@ struct Adapter<Inhibitor> {
                                "the number of entries of calibration.query_absmax",
                                calibration.query_absmax.size());
   }
-  static void adopt(Inhibitor&, Calibration&) noexcept {}
+  static Status adopt(Inhibitor&, Calibration&, const CacheShape&, Array<std::uint8_t>&) noexcept {
+    return {};
+  }
 
   static Index tile_bytes(const Inhibitor& mechanism, Index head_dim, Index value_dim) noexcept {
     if (is_fp32(mechanism)) return InhibitorFp32TileLayout(head_dim, value_dim).bytes();
@@ -91,7 +93,8 @@ struct Adapter<Inhibitor> {
 
   static void attend_block(const KernelTable& table, const Inhibitor& mechanism,
                            const Calibration& calibration, const HeadPosition& head,
-                           const BlockArguments& block, std::int64_t*) noexcept {
+                           const BlockArguments& block, const Array<std::uint8_t>&,
+                           std::int64_t*) noexcept {
     const double scale = mechanism.scale.or_else(default_scale(block.head_dim));
     if (is_fp32(mechanism)) {
       detail::run_phases(table.inhibitor_fp32,

@@ -68,16 +68,19 @@ struct Adapter<Latte> {
   }
 
   // Afterwards per-head thetas lie in the Calibration alone, and a single one in the mechanism.
-  static void adopt(Latte& mechanism, Calibration& calibration) noexcept {
+  static Status adopt(Latte& mechanism, Calibration& calibration, const CacheShape&,
+                      Array<std::uint8_t>&) noexcept {
     const PerHead& theta = mechanism.theta;
-    if (!theta.given()) return;
+    if (!theta.given()) return {};
     calibration.theta = {};
-    if (theta.data == nullptr) return;
+    if (theta.data == nullptr) return {};
     Array<double> copy(theta.count);
-    if (copy.size() != theta.count) return;  // no memory: go on referring to the caller's
+    if (copy.size() != theta.count)
+      return failure(StatusCode::out_of_memory, "no memory for %td thetas", theta.count);
     for (Index h = 0; h < theta.count; ++h) copy[h] = theta[h];
     calibration.theta = static_cast<Array<double>&&>(copy);
     mechanism.theta = {};
+    return {};
   }
 
   static Index tile_bytes(const Latte&, Index head_dim, Index value_dim) noexcept {
@@ -98,9 +101,10 @@ struct Adapter<Latte> {
 
   static void attend_block(const KernelTable& table, const Latte& mechanism,
                            const Calibration& calibration, const HeadPosition& head,
-                           const BlockArguments& block, std::int64_t* kept) noexcept {
+                           const BlockArguments& block, const Array<std::uint8_t>&,
+                           std::int64_t* kept) noexcept {
     std::int64_t survivors = 0;
-    LatteArguments arguments;
+    LatteArguments arguments{};
     arguments.block = block;
     arguments.split = mechanism.split;
     arguments.theta = calibration.theta.empty() || mechanism.theta.given()

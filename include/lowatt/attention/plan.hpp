@@ -50,7 +50,7 @@ class Plan {
     block.visible = visible;
     block.workspace = workspace + worker * slice_;
     Adapter<M>::attend_block(*table_, cache.mechanism(), cache.calibration(), head, block,
-                             kept == nullptr ? nullptr : kept + head.query_entry());
+                             cache.tables(), kept == nullptr ? nullptr : kept + head.query_entry());
   }
 
   template <class Mechanism>

@@ -23,7 +23,9 @@ struct Adapter<Softmax> {
                               View<const float>) noexcept {
     return {};
   }
-  static void adopt(Softmax&, Calibration&) noexcept {}
+  static Status adopt(Softmax&, Calibration&, const CacheShape&, Array<std::uint8_t>&) noexcept {
+    return {};
+  }
 
   static Index tile_bytes(const Softmax&, Index head_dim, Index value_dim) noexcept {
     return SoftmaxTileLayout(head_dim, value_dim).bytes();
@@ -40,7 +42,7 @@ struct Adapter<Softmax> {
 
   static void attend_block(const KernelTable& table, const Softmax& mechanism, const Calibration&,
                            const HeadPosition&, const BlockArguments& block,
-                           std::int64_t*) noexcept {
+                           const Array<std::uint8_t>&, std::int64_t*) noexcept {
     detail::run_phases(table.softmax_fp32,
                        {block, mechanism.scale.or_else(default_scale(block.head_dim))});
   }

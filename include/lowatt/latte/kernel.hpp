@@ -12,7 +12,7 @@
 //             madd (bytes).
 // Layout      pack.hpp; the same for prefill and decode and at every level.
 // Exactness   scores, maximum and survivors are integers, the same on every level. Weights are
-//             float32, or rounded to integers by less than 2^-11 of themselves (most by 2^-20).
+//             float32, or integers of 24 bits, off by at most 2^-11 of themselves.
 // Overflow    the largest sum is that of 255 * 127 over head_dim: 32 bits hold
 //             latte_most_head_dim. Positions of survivors are unsigned 32-bit numbers. Weights are
 //             summed in double.
@@ -315,9 +315,9 @@ void latte_add_values_fixed(const std::byte* const* rows, Index offset,
     (high * Float(1.0f / latte_fixed_one)).store_aligned(total[v]);
   }
   for (Index v = 0; v < 4; ++v)
-    for (Index l = 0; l < Op::lanes; ++l) {
-      float& s = sums[interleaved(v, l)];
-      s = s * keep + total[v][l];
+    for (Index l = 0; l < Op::lanes; l += 4) {
+      float* s = sums + interleaved(v, l);  // where four dims lie side by side
+      for (Index c = 0; c < 4; ++c) s[c] = s[c] * keep + total[v][l + c];
     }
 }
 
