@@ -31,8 +31,8 @@ void run(int argc, char** argv) {
 
   const support::Tensors tensors = options.tensors();
   const auto job = support::make_job(options.mechanism, tensors, options.job);
-  std::vector<double> seconds;
-  for (int i = 0; i < options.repeat; ++i) seconds.push_back(job->run());
+  std::vector<double> seconds(static_cast<std::size_t>(options.repeat));
+  for (double& one : seconds) one = job->run();
 
   std::optional<support::Comparison> comparison;
   if (options.compare)

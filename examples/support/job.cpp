@@ -99,7 +99,7 @@ std::vector<std::string> runnable_levels() {
   std::vector<std::string> names;
   for (int i = 0; i < lowatt::level_count; ++i)
     if (const auto level = static_cast<lowatt::Level>(i); lowatt::level_is_available(level))
-      names.push_back(lowatt::level_name(level));
+      names.emplace_back(lowatt::level_name(level));
   return names;
 }
 
