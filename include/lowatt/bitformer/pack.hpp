@@ -10,7 +10,6 @@
 
 #include "../quant/bit_planes.hpp"
 #include "../simd/byte_tile.hpp"
-#include "../simd/quantize.hpp"
 
 namespace lowatt {
 
@@ -73,8 +72,6 @@ template <class L>
 void bitformer_pack(const BitformerPackArguments& arguments) noexcept {
   const PackArguments& tokens = arguments.tokens;
   const BitformerTileLayout layout(arguments.planes, tokens.head_dim, tokens.value_dim);
-  constexpr Index chunk = 64;  // dims quantised at once: bounds the stack, not the row
-  alignas(64) std::int8_t bytes[chunk];
   for (Index i = 0; i < tokens.count; ++i) {
     const Index slot = (tokens.first + i) % tile_keys;
     std::byte* tile = tokens.tile((tokens.first + i) / tile_keys);
@@ -83,13 +80,8 @@ void bitformer_pack(const BitformerPackArguments& arguments) noexcept {
         tokens.key + i * tokens.key_stride, arguments.key_mean, tokens.head_dim, arguments.planes,
         arguments.thresholds,
         [&](Index step, std::uint8_t byte) noexcept { bits[step * tile_keys + slot] = byte; });
-    for (Index c = 0; c < tokens.value_dim; c += chunk) {
-      const Index count = tokens.value_dim - c < chunk ? tokens.value_dim - c : chunk;
-      quantize_row<L>(tokens.value + i * tokens.value_stride + c, count, arguments.value_inverse,
-                      bytes);
-      scatter_value(bytes, count, slot,
-                    reinterpret_cast<std::int8_t*>(tile + layout.values_offset()) + c * tile_keys);
-    }
+    pack_value<L>(tokens.value + i * tokens.value_stride, tokens.value_dim, arguments.value_inverse,
+                  slot, reinterpret_cast<std::int8_t*>(tile + layout.values_offset()));
   }
 }
 

@@ -11,7 +11,6 @@
 
 #include "../quant/scale.hpp"
 #include "../simd/byte_tile.hpp"
-#include "../simd/quantize.hpp"
 
 namespace lowatt {
 
@@ -34,10 +33,6 @@ struct InhibitorPackArguments {
   float value_inverse = 0;  // 1/sv
 };
 
-// Dims of a row that are quantised at once: bounds the stack, not the row.
-inline constexpr Index quantize_chunk = 64;
-static_assert(quantize_chunk % value_block == 0 && quantize_chunk % key_group == 0);
-
 template <class L>
 void inhibitor_pack(const InhibitorPackArguments& arguments) noexcept {
   const PackArguments& tokens = arguments.tokens;
@@ -59,14 +54,8 @@ void inhibitor_pack(const InhibitorPackArguments& arguments) noexcept {
       scatter_key(biased, count, slot, reinterpret_cast<std::uint8_t*>(tile) + c * tile_keys);
     }
     reinterpret_cast<std::int32_t*>(tile + layout.sums_offset())[slot] = sum;
-    for (Index c = 0; c < tokens.value_dim; c += quantize_chunk) {
-      const Index count =
-          tokens.value_dim - c < quantize_chunk ? tokens.value_dim - c : quantize_chunk;
-      quantize_row<L>(tokens.value + i * tokens.value_stride + c, count, arguments.value_inverse,
-                      bytes);
-      scatter_value(bytes, count, slot,
-                    reinterpret_cast<std::int8_t*>(tile + layout.values_offset()) + c * tile_keys);
-    }
+    pack_value<L>(tokens.value + i * tokens.value_stride, tokens.value_dim, arguments.value_inverse,
+                  slot, reinterpret_cast<std::int8_t*>(tile + layout.values_offset()));
   }
 }
 

@@ -9,7 +9,7 @@
 #pragma once
 
 #include "../core/tiles.hpp"
-#include "ops.hpp"
+#include "quantize.hpp"
 
 namespace lowatt {
 
@@ -31,13 +31,23 @@ LOWATT_ALWAYS_INLINE void scatter_key(const std::uint8_t* key, Index head_dim, I
     tile[c / key_group * key_group * tile_keys + slot * key_group + c % key_group] = key[c];
 }
 
-// Writes the bytes of value `slot` (0..63) into a value tile.
-LOWATT_ALWAYS_INLINE void scatter_value(const std::int8_t* value, Index value_dim, Index slot,
-                                        std::int8_t* tile) noexcept {
-  for (Index c = 0; c < value_dim; ++c)
-    tile[c / value_block * value_block * tile_keys +
-         slot / value_group * value_block * value_group + c % value_block * value_group +
-         slot % value_group] = value[c];
+// Dims of a row that are quantised at once: bounds the stack, not the row.
+inline constexpr Index quantize_chunk = 64;
+static_assert(quantize_chunk % value_block == 0 && quantize_chunk % key_group == 0);
+
+// Quantises one value and writes its bytes to `slot` (0..63) of a value tile.
+template <class L>
+void pack_value(const float* value, Index value_dim, float inverse, Index slot,
+                std::int8_t* tile) noexcept {
+  alignas(64) std::int8_t bytes[quantize_chunk];
+  for (Index first = 0; first < value_dim; first += quantize_chunk) {
+    const Index count = value_dim - first < quantize_chunk ? value_dim - first : quantize_chunk;
+    quantize_row<L>(value + first, count, inverse, bytes);
+    for (Index c = 0; c < count; ++c)
+      tile[(first + c) / value_block * value_block * tile_keys +
+           slot / value_group * value_block * value_group + c % value_block * value_group +
+           slot % value_group] = bytes[c];
+  }
 }
 
 // Bytes from the start of a value tile to register `vector` (bytes/4 dims) of key group 0; the key
