@@ -5,6 +5,7 @@
 #include "../core/tiles.hpp"
 #include "../quant/calibration.hpp"
 #include "options.hpp"
+#include "validate.hpp"
 
 LOWATT_API_BEGIN
 

@@ -5,7 +5,6 @@
 #include "../bitformer/kernel.hpp"
 #include "../bitformer/params.hpp"
 #include "adapter.hpp"
-#include "validate.hpp"
 
 LOWATT_API_BEGIN
 

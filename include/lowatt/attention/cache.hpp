@@ -3,7 +3,6 @@
 
 #include "../core/array.hpp"
 #include "adapter.hpp"
-#include "validate.hpp"
 
 LOWATT_API_BEGIN
 
