@@ -134,7 +134,7 @@ void expect_masks_hide(const M& mechanism, Reference reference, bool spoil_value
       const lowatt::KernelTable* table = nullptr;
       ASSERT_TRUE(lowatt::try_find_kernels(level, table).ok());
       lowatt::Adapter<M>::attend_block(*table, mechanism, calibration, {0, 0, 0, 1, 1}, block,
-                                       nullptr);
+                                       cache.tables(), nullptr);
       expect_close(std::as_const(inputs.out).view(), std::as_const(inputs.expected).view(), 2e-5,
                    std::string(lowatt::level_name(level)) + ", seed " + std::to_string(seed));
     }

@@ -1,14 +1,13 @@
 // The Inhibitor at fp32 (arXiv 2310.02041):
 //
-//   H_ik = sum_j sign(v_jk) * max(|v_jk| - z_ij, 0),   z = max(scale * sum_k |q_ik - k_jk| - alpha,
-//   0)
+//   H_ik = sum_j sign(v_jk) * max(|v_jk| - z_ij, 0)      or unsigned, sum_j max(v_jk - z_ij, 0)
+//   z_ij = max(scale * sum_k |q_ik - k_jk| - alpha, 0)
 //
-// or unsigned, sum_j max(v_jk - z_ij, 0); with centring the row's mean score is subtracted first.
+// With centring the row's mean score is subtracted first and what is left cut off at 0.
 //
 // Lives on       float subtract, and, add (scores); minimum, maximum, subtract, add (inhibition):
-// no
-//                multiplication per dim. What the signed form takes from a value is the value
-//                limited to [-z, z], which is exact, whereas sum |v - z| identities cancel.
+//                two per cycle, no multiplication. What the signed form takes from a value is the
+//                value limited to [-z, z]: exact, whereas sums of |v - z| would cancel.
 // Layout         pack_fp32.hpp; the same for prefill and decode and at every level.
 // Accuracy       relative L2 error 2e-5 against float64, any number of keys: see
 //                simd/float_tile.hpp for the sums. The mean is taken in double over tiles.

@@ -5,10 +5,17 @@
 //   keys       [head_dim][64 keys]         one register: keys of one dim
 //   values     [64 keys][value_dim]        one register: dims of one key; rows padded to 16 dims
 //
-// With queries as rows of floats, scores and outputs are both a small matrix "times" a larger one
-// whose rows lie in registers as they are: out[r][c] (+)= sum_k step(left[r][k], right[k][c]),
-// where the step is a product for softmax and a distance or an inhibition for the Inhibitor. Unused
-// slots are zero.
+// Unused slots are zero. The scores of a block of queries with a tile, and what the tile adds to
+// their outputs, are both a matrix product whose right side lies as registers need it:
+//
+//   scores[row][key]  = sum over dims of step(query[row][dim], keys[dim][key])
+//   output[row][dim] += sum over keys of step(weight[row][key], values[key][dim])
+//
+// The step is a product for softmax; for the Inhibitor it is a distance, then an inhibition.
+//
+// Accuracy       scores are summed 32 dims at a time, then over those groups; outputs a tile at a
+//                time, over 16 tiles, and beyond those in double. So rounding errors do not grow
+//                with the number of keys.
 #pragma once
 
 #include "../core/tiles.hpp"
