@@ -1,7 +1,8 @@
 // Runs one attention mechanism on query, key and value tensors and reports time, memory and
 // distance from exact softmax attention. `attend --help` lists the options.
 //
-// Exit status: 0, or 2 with one line on stderr and no output file when anything is wrong.
+// Exit status: 0, or 2 with one line on stderr and no output file when options or
+// input are wrong.
 #include <cmath>
 #include <iostream>
 #include <optional>

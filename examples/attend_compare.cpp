@@ -29,7 +29,7 @@ struct Row {
 
 support::Mechanism inhibitor(lowatt::Precision precision) {
   lowatt::Inhibitor parameters;
-  parameters.alpha = 8;  // near keys of the sample tensors have scores of about this
+  parameters.alpha = 8;  // at 0 nearly every output on the sample tensors is 0
   parameters.precision = precision;
   return parameters;
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Usage: scripts/test.sh
 # From a bare Debian 12 machine to ctest's summary: all targets in Release, every header alone, all
-# tests. LOWATT_TEST_SAMPLE and LOWATT_TEST_SEED thin out the sweeps (see tests/CMakeLists.txt).
+# tests. LOWATT_TEST_SAMPLE and LOWATT_TEST_SEED thin out the sweeps (see tests/support/sweep.hpp).
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 

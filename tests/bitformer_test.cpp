@@ -169,7 +169,7 @@ TEST(Bitformer, TemperaturesAgree) {
   }
 }
 
-// What a Calibration holds comes before what parameters say; without it they are enough.
+// Clip and temperature come from the parameters where those give them, else from the Calibration.
 TEST(Bitformer, CalibrationOrParameters) {
   const Case c{{1, 2, 1, 7, 66, 24, 8}};
   Inputs inputs(c);
@@ -187,8 +187,12 @@ TEST(Bitformer, CalibrationOrParameters) {
   test::expect_identical(inputs.out.view(), inputs.expected.view(), "parameters alone");
   calibration.clip = lowatt::Array<float>(1, 1.25f);
   calibration.temperature = lowatt::Array<double>(2, 0.04);
-  run({.planes = 3, .clip = 9.0, .temperature = 9.0});
-  test::expect_identical(inputs.out.view(), inputs.expected.view(), "calibration first");
+  run({.planes = 3});
+  test::expect_identical(inputs.out.view(), inputs.expected.view(), "calibration alone");
+  calibration.clip = lowatt::Array<float>(1, 9.0f);
+  calibration.temperature = lowatt::Array<double>(2, 9.0);
+  run(given);
+  test::expect_identical(inputs.out.view(), inputs.expected.view(), "parameters first");
 }
 
 class BitformerRefusal : public testing::Test {

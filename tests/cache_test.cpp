@@ -167,8 +167,31 @@ TYPED_TEST(Cache, PlanRunsTasksInAnyOrder) {
   const auto plan = lowatt::plan(this->mechanism, shape, {.causal = true});
   lowatt::Array<std::byte> workspace(plan.workspace_size(1));
   for (Index task = plan.tasks(); task-- > 0;)
-    plan.run(task, 0, q, cache, this->again.view(), workspace.data());
+    ASSERT_TRUE(plan.run(task, 0, q, cache, this->again.view(), workspace.data()).ok());
   test::expect_identical(this->again.view(), this->out.view(), "reverse order");
+}
+
+// A plan refuses what it was not made for instead of writing past its workspace.
+TEST(Plan, RefusesOtherCaches) {
+  using lowatt::Bitformer;
+  std::mt19937 random(3);
+  Tensor q(1, 2, 40, 16), k(1, 2, 90, 16), out(1, 2, 40, 16);
+  q.fill_normal(random);
+  k.fill_normal(random);
+  const lowatt::View<const float> keys = k.view(), queries = q.view();
+  const auto plan = lowatt::plan(Bitformer{}, {1, 2, 2, 40, 80, 16, 16});
+  lowatt::Array<std::byte> workspace(plan.workspace_size(1));
+  const auto outcome = [&](const Bitformer& mechanism, Index tokens) {
+    lowatt::KvCache<Bitformer> cache({1, 2, 16, 16, 90},
+                                     lowatt::calibrate(mechanism, queries, keys, keys), mechanism);
+    if (tokens > 0) cache.append(tokens_of(keys, 0, tokens), tokens_of(keys, 0, tokens));
+    return std::string(plan.run(0, 0, queries, cache, out.view(), workspace.data()).message);
+  };
+  EXPECT_EQ(outcome({}, 80), "");
+  EXPECT_EQ(outcome({.planes = 64}, 80),
+            "the cache's mechanism needs another workspace than the planned one");
+  EXPECT_EQ(outcome({}, 81), "the cache holds 81 keys; the plan is for at least 1 and at most 80");
+  EXPECT_EQ(outcome({}, 0), "the cache holds 0 keys; the plan is for at least 1 and at most 80");
 }
 
 // 64 bytes per key and worker, and a constant: doubling the keys adds no more.

@@ -93,6 +93,9 @@ TEST_F(Refusal, Strides) {
   expect(StatusCode::invalid_shape,
          "v strides (100, 4611686018427387903, 5) reach beyond what "
          "memory can hold");
+  v.head_stride = PTRDIFF_MIN;
+  expect(StatusCode::invalid_shape,
+         "v strides (100, -9223372036854775808, 5) reach beyond what memory can hold");
   v.head_stride = 50;
   out.head_stride = 29;
   expect(StatusCode::invalid_shape, "out strides (120, 29, 5) make its rows overlap");
@@ -107,6 +110,23 @@ TEST_F(Refusal, OutputOverInputs) {
   expect(StatusCode::invalid_argument, "out overlaps k in memory");
   out.data = memory.data() + 192;
   EXPECT_TRUE(lowatt::try_attend(Inhibitor{}, q, k, v, out, options).ok());
+}
+
+TEST_F(Refusal, ExtentsBeyondMemory) {
+  k.tokens = v.tokens = PTRDIFF_MAX / 32;
+  expect(StatusCode::invalid_shape,
+         "k has extents [1, 2, 288230376151711743, 8], more elements than memory can hold");
+}
+
+TEST_F(Refusal, WorkspaceAndCountsOverTensors) {
+  lowatt::Array<std::byte> shared(1 << 20);
+  options.workspace = shared.data();
+  options.workspace_bytes = shared.size();
+  q.data = reinterpret_cast<float*>(shared.data());
+  expect(StatusCode::invalid_argument, "workspace overlaps q in memory");
+  options.workspace = nullptr;
+  options.kept = reinterpret_cast<std::int64_t*>(shared.data());
+  expect(StatusCode::invalid_argument, "kept overlaps q in memory");
 }
 
 TEST_F(Refusal, Scale) {
@@ -187,10 +207,16 @@ TEST(CacheRefusal, Extents) {
 
 TEST(CacheRefusal, MoreThanMemoryHolds) {
   const auto calibration = calibration_of({1}, {1}, {1});
-  expect_no_cache({1, 1, PTRDIFF_MAX / 2, 8, 64}, calibration, StatusCode::out_of_memory,
+  expect_no_cache({1, 1, 8, PTRDIFF_MAX / 2, 64}, calibration, StatusCode::out_of_memory,
                   "a cache of 64 tokens, 1 KV heads and batch 1 does not fit memory");
   expect_no_cache({1, 1, 8, 8, 20'000'000}, calibration, StatusCode::invalid_shape,
                   "keys is 20000000; 32-bit sums hold at most 16909320");
+}
+
+TEST(CacheRefusal, InhibitorHeadDim) {
+  expect_no_cache({1, 1, 3'000'000, 8, 64}, calibration_of({1}, {1}, {1}),
+                  StatusCode::invalid_shape,
+                  "head_dim is 3000000; 32-bit sums hold at most 2105376");
 }
 
 TEST(CacheRefusal, Calibration) {

@@ -17,7 +17,8 @@ Matrix head_matrix(const Tensor& tensor, Index head) {
 }
 
 // Exact softmax attention of one head. A block of queries at a time, so that no array of
-// queries x keys is held; keys that a query does not see are not read.
+// queries x keys is held; keys that a query does not see do not reach its
+// output.
 Matrix softmax_attention(const Matrix& q, const Matrix& k, const Matrix& v, double scale,
                          bool causal) {
   constexpr Index block = 64;

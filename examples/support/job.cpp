@@ -9,11 +9,11 @@
 namespace support {
 namespace {
 
-lowatt::LevelSetting parse_level_name(const std::string& name) {
-  if (name.empty()) return {};
+lowatt::LevelSetting parse_level_name(const std::optional<std::string>& name) {
+  if (!name) return {};
   lowatt::Level level{};
-  if (!lowatt::parse_level(name.c_str(), level))
-    throw InputError("--arch: no level is called '" + name + "'");
+  if (!lowatt::parse_level(name->c_str(), level))
+    throw InputError("--arch: no level is called '" + *name + "'");
   return level;
 }
 

@@ -23,8 +23,8 @@ using Mechanism = std::variant<lowatt::Softmax, lowatt::Inhibitor, Latte, lowatt
 
 struct JobOptions {
   bool causal = false;
-  std::optional<double> scale;  // default: 1 / sqrt(head_dim)
-  std::string level;            // empty: the best one
+  std::optional<double> scale;       // default: 1 / sqrt(head_dim)
+  std::optional<std::string> level;  // default: the best one
   int threads = 1;
 };
 

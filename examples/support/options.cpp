@@ -118,7 +118,7 @@ AttendOptions parse_attend_options(int argc, const char* const* argv) {
   Text random, seed, scale;
 
   CLI::App app("Runs one attention mechanism on tensors from .npy files.", "attend");
-  app.add_option("--mechanism", options.mechanism_name)
+  app.add_option("--mechanism", options.mechanism_name, "which attention (required)")
       ->check(CLI::IsMember({"inhibitor", "latte", "bitformer", "softmax"}));
   app.add_option("--q", options.q_path,
                  "queries: float32 .npy, [heads, tokens, dim] or [tokens, dim]");
@@ -155,8 +155,10 @@ AttendOptions parse_attend_options(int argc, const char* const* argv) {
 
   app.add_option("--arch", options.job.level, "level to run at (the best)");
   app.add_flag("--list-arch", options.list_arch, "print the levels that this CPU runs");
-  app.add_option("--threads", options.job.threads, "(1)")->check(CLI::Range(1, 1024));
-  app.add_option("--repeat", options.repeat, "timed runs; their median is reported (1)")
+  app.add_option("--threads", options.job.threads, "threads to use (1)")
+      ->check(CLI::Range(1, 1024));
+  app.add_option("--repeat", options.repeat,
+                 "timed runs; their median is reported (1, which is a cold run)")
       ->check(CLI::Range(1, 1'000'000));
   bool no_compare = false;
   app.add_flag("--no-compare", no_compare, "do not compare with float64 softmax attention");

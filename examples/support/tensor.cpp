@@ -60,13 +60,13 @@ Tensor random_tensor(lowatt::Index heads, lowatt::Index tokens, lowatt::Index di
 
 void require_moderate_size(const char* name, lowatt::Index heads, lowatt::Index tokens,
                            lowatt::Index dim) {
-  constexpr lowatt::Index largest = lowatt::Index{1} << 30;
+  constexpr lowatt::Index largest = lowatt::Index{1} << 28;
   for (const lowatt::Index extent : {heads, tokens, dim})
     if (extent < 1)
       throw InputError("--random: an extent of " + std::to_string(extent) + " is not positive");
   if (heads > largest || tokens > largest / heads || dim > largest / heads / tokens)
     throw InputError(std::string("--random: ") + name + " of shape " +
-                     shape_text({heads, tokens, dim}) + " has more than 2^30 elements");
+                     shape_text({heads, tokens, dim}) + " has more than 2^28 elements");
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Lowatt: attention kernels that do without most of the arithmetic. Everything that a user needs.
+// Lowatt: attention kernels that do without most of the arithmetic. Attention calls, caches and
+// plans; the references and QuantizedTensor have headers of their own.
 #pragma once
 
 #include "attention.hpp"  // IWYU pragma: export

@@ -229,6 +229,7 @@ TEST_F(AttendCli, RefusesBadThresholds) {
 
 TEST_F(AttendCli, RefusesUnknownLevels) {
   expect_refused(softmax_ + files() + Arguments{"--arch", "avx1024"}, "avx1024");
+  expect_refused(softmax_ + files() + Arguments{"--arch", ""}, "--arch");
   expect_refused(softmax_ + files() + Arguments{"--arch", "AVX2"}, "AVX2");
   const auto levels = runnable_levels();
   for (const std::string level : {"avx2", "avx512", "avx512icl"})

@@ -12,7 +12,7 @@ expect() {
   local statuses=$1 sentence=$2 status=0 output
   shift 2
   output=$("$@" 2>&1) || status=$?
-  if [[ " $statuses " != *" $status "* ]] || ((status == 3)) && [[ $output != *$sentence* ]]; then
+  if [[ " $statuses " != *" $status "* ]] || { ((status == 3)) && [[ $output != *"$sentence"* ]]; }; then
     echo "LOWATT_ARCH=${LOWATT_ARCH-} $*: exit status $status, not $statuses; it said: $output"
     failed=1
   else

@@ -12,8 +12,11 @@ complain() {
 }
 
 list_sources() {
-  find . \( -path './build*' -o -path './.git' -o -path ./shared \) -prune -o -type f \
-    ! -name '*.npy' ! -name '*.png' ! -name '*.pdf' -print | sort
+  if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then
+    git ls-files --cached --others --exclude-standard
+  else
+    find . \( -path './build*' -o -path ./.cache \) -prune -o -type f -print
+  fi | grep -vE '\.(npy|png|pdf)$' | sort -u
 }
 
 # Assembled, so that this file does not match itself.
@@ -25,7 +28,7 @@ while IFS= read -r file; do
   if LC_ALL=C grep -nP '[^\x00-\x7F]' "$file"; then complain "$file: not plain ASCII (lines above)"; fi
   if grep -nP "$marks" "$file"; then complain "$file: unfinished (lines above)"; fi
   case $file in
-    *.hpp | *.cpp | *.cmake | *.txt | *.sh | *.md | *.py | ./.ci/run)
+    *.hpp | *.cpp | *.cmake | *.txt | *.sh | *.md | *.py | *.ci/run)
       lines=$(wc -l <"$file")
       if ((lines > longest)); then complain "$file: $lines lines, at most $longest"; fi ;;
   esac

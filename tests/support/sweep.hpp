@@ -51,7 +51,15 @@ struct Inputs {
 
 inline int environment_number(const char* name, int otherwise) {
   const char* text = std::getenv(name);
-  return text == nullptr ? otherwise : std::atoi(text);
+  if (text == nullptr || *text == '\0') return otherwise;
+  char* end = nullptr;
+  const long number = std::strtol(text, &end, 10);
+  if (*end != '\0' || number < 1 || number > 1'000'000'000) {
+    std::fprintf(stderr, "%s is '%s'; it must be a whole number from 1 to 1000000000\n", name,
+                 text);
+    std::exit(1);
+  }
+  return static_cast<int>(number);
 }
 
 // Levels that this program can run here; those it cannot are named once.
@@ -64,10 +72,14 @@ inline const std::vector<lowatt::Level>& levels() {
       if (!lowatt::level_is_available(level))
         std::printf("SKIPPED level %s: this CPU (%s) cannot run it\n", lowatt::level_name(level),
                     lowatt::level_name(lowatt::cpu_level()));
-      else if (only != nullptr && std::string(only) != lowatt::level_name(level))
+      else if (only != nullptr && *only != '\0' && std::string(only) != lowatt::level_name(level))
         std::printf("SKIPPED level %s: LOWATT_ARCH=%s\n", lowatt::level_name(level), only);
       else
         found.push_back(level);
+    }
+    if (found.empty()) {
+      std::fprintf(stderr, "LOWATT_ARCH is '%s': no such level can run here\n", only);
+      std::exit(1);
     }
     return found;
   }();
@@ -86,6 +98,7 @@ inline std::vector<Case> sweep(unsigned seed = 1) {
     return list[random() % std::size(list)];
   };
   std::vector<Case> cases;
+  const auto samples = [&] { return static_cast<int>(sample() % 100) < percent; };
   for (const Index length : lengths)
     for (const Index dim : dims) {
       Case c;
@@ -98,7 +111,8 @@ inline std::vector<Case> sweep(unsigned seed = 1) {
       c.causal = random() % 2 == 0;
       c.layout = static_cast<Layout>(random() % 3);
       c.seed = static_cast<unsigned>(random());
-      if (static_cast<int>(sample() % 100) < percent) cases.push_back(c);
+      if (samples()) cases.push_back(c);
+      if (cases.empty() && length == lengths[std::size(lengths) - 1]) cases.push_back(c);
     }
   if (percent < 100)
     std::printf("sampled %zu of %zu cases: LOWATT_TEST_SAMPLE=%d LOWATT_TEST_SEED=%u\n",

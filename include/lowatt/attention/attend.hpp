@@ -46,10 +46,24 @@ Status try_attend(View<const float> q, const KvCache<M>& cache, View<float> out,
     return failure(StatusCode::invalid_argument, "workspace is at %p; it needs 64-byte alignment",
                    static_cast<void*>(workspace));
   }
+  const detail::ByteRange<std::byte> scratch{workspace, workspace + needed};
+  const detail::ByteRange<std::int64_t> counts{options.kept, options.kept + q.batch * q.heads};
+  if (Status status = detail::first_failure(
+          detail::check_apart("workspace", scratch, "q", detail::bytes_of(q)),
+          detail::check_apart("workspace", scratch, "out", detail::bytes_of(out)));
+      !status.ok())
+    return status;
+  if (options.kept != nullptr)
+    if (Status status = detail::first_failure(
+            detail::check_apart("kept", counts, "q", detail::bytes_of(q)),
+            detail::check_apart("kept", counts, "out", detail::bytes_of(out)));
+        !status.ok())
+      return status;
   if (options.kept != nullptr)
     for (Index i = 0; i < q.batch * q.heads; ++i) options.kept[i] = 0;
   options.executor.run(plan.tasks(), [&](Index task, Index worker) {
-    plan.run(task, worker, q, cache, out, workspace, options.kept);
+    // Extents and mechanism are the plan's own: this cannot fail.
+    static_cast<void>(plan.run(task, worker, q, cache, out, workspace, options.kept));
   });
   return {};
 }
@@ -69,7 +83,11 @@ Status try_calibrate(Calibration& calibration, const M& mechanism, View<const fl
     return status;
   const Shape shape{k.batch, q.heads, k.heads, q.tokens, k.tokens, k.dim, v.dim};
   if (Status status = Adapter<M>::validate(mechanism, shape); !status.ok()) return status;
-  return Adapter<M>::calibrate(mechanism, q, k, v, options.causal, calibration);
+  Calibration made;
+  if (Status status = Adapter<M>::calibrate(mechanism, q, k, v, options.causal, made); !status.ok())
+    return status;
+  calibration = static_cast<Calibration&&>(made);
+  return {};
 }
 
 // Floats in, floats out: calibrates, packs k [batch, kv_heads, keys, head_dim] and v [batch,

@@ -51,8 +51,7 @@ struct Adapter<Bitformer> {
                             causal, calibration.temperature.data());
   }
 
-  // Clips and temperatures that the parameters give need not be in the Calibration; where they are,
-  // it takes precedence.
+  // A clip or temperature that the mechanism gives goes before the Calibration's.
   static Status check(const Bitformer& mechanism, const Calibration& calibration,
                       const CacheShape& shape) noexcept {
     const Index entries = shape.batch * shape.kv_heads;
@@ -63,11 +62,11 @@ struct Adapter<Bitformer> {
       if (Status status = check_key_mean(calibration.key_mean, entries * shape.head_dim);
           !status.ok())
         return status;
-    if (has_clip(mechanism) && !(calibration.clip.empty() && mechanism.clip.given))
+    if (has_clip(mechanism) && !mechanism.clip.given)
       if (Status status = detail::check_absmax("clip", calibration.clip, entries); !status.ok())
         return status;
+    if (mechanism.temperature.given) return {};
     const Array<double>& temperature = calibration.temperature;
-    if (temperature.empty() && mechanism.temperature.given) return {};
     if (temperature.empty() || temperature.size() % entries != 0)
       return failure(StatusCode::invalid_argument,
                      "calibration.temperature has %td entries; one per query head is needed, a "
@@ -81,9 +80,9 @@ struct Adapter<Bitformer> {
     return {};
   }
 
-  static Status check_queries(const Bitformer&, const Calibration& calibration, const CacheShape&,
-                              View<const float> q) noexcept {
-    if (calibration.temperature.empty()) return {};
+  static Status check_queries(const Bitformer& mechanism, const Calibration& calibration,
+                              const CacheShape&, View<const float> q) noexcept {
+    if (mechanism.temperature.given) return {};
     return detail::check_equal("q.batch * q.heads", q.batch * q.heads,
                                "the number of entries of calibration.temperature",
                                calibration.temperature.size());
@@ -92,7 +91,7 @@ struct Adapter<Bitformer> {
   // A table of probabilities for each temperature.
   static Status adopt(Bitformer& mechanism, Calibration& calibration, const CacheShape& shape,
                       Array<std::uint8_t>& tables) noexcept {
-    const bool shared = calibration.temperature.empty();
+    const bool shared = mechanism.temperature.given;
     const Index count = shared ? 1 : calibration.temperature.size();
     const Index bytes = bitformer_table_bytes(mechanism.planes, shape.head_dim);
     tables = Array<std::uint8_t>(count * bytes);
@@ -137,7 +136,7 @@ struct Adapter<Bitformer> {
                            std::int64_t*) noexcept {
     const BitThresholds thresholds = thresholds_of(mechanism, calibration, head.kv_entry());
     const Index table_bytes = bitformer_table_bytes(mechanism.planes, block.head_dim);
-    const Index entry = calibration.temperature.empty() ? 0 : head.query_entry();
+    const Index entry = mechanism.temperature.given ? 0 : head.query_entry();
     BitformerArguments arguments{};
     arguments.block = block;
     arguments.planes = thresholds.planes;
@@ -171,9 +170,10 @@ struct Adapter<Bitformer> {
   }
   static BitThresholds thresholds_of(const Bitformer& mechanism, const Calibration& calibration,
                                      Index kv_entry) noexcept {
-    return bit_thresholds(
-        mechanism.encoding, mechanism.planes,
-        calibration.clip.empty() ? given_clip(mechanism) : calibration.clip[kv_entry]);
+    float clip = 0;
+    if (has_clip(mechanism))
+      clip = mechanism.clip.given ? given_clip(mechanism) : calibration.clip[kv_entry];
+    return bit_thresholds(mechanism.encoding, mechanism.planes, clip);
   }
   // How many entries of a table, which never grow, come before the zeros.
   static Index leading_nonzeros(const std::uint8_t* table, Index size) noexcept {

@@ -20,6 +20,21 @@ class KvCache {
   using Mechanism = M;
 
   KvCache() noexcept = default;
+  // Moves only: a copy could run out of memory without a way to say so.
+  KvCache(const KvCache&) = delete;
+  KvCache& operator=(const KvCache&) = delete;
+  KvCache(KvCache&& other) noexcept { *this = static_cast<KvCache&&>(other); }
+  KvCache& operator=(KvCache&& other) noexcept {
+    mechanism_ = other.mechanism_;
+    shape_ = other.shape_;
+    calibration_ = static_cast<Calibration&&>(other.calibration_);
+    tables_ = static_cast<Array<std::uint8_t>&&>(other.tables_);
+    table_ = other.table_;
+    tiles_ = static_cast<Array<std::byte>&&>(other.tiles_);
+    size_ = other.size_;
+    other.shape_.capacity = other.size_ = 0;
+    return *this;
+  }
 
 #if LOWATT_HAS_EXCEPTIONS
   KvCache(const CacheShape& shape, const Calibration& calibration, const M& mechanism = {},
@@ -51,6 +66,8 @@ class KvCache {
     KvCache made;
     made.shape_ = shape;
     made.calibration_ = calibration;
+    if (!same_sizes(made.calibration_, calibration))
+      return failure(StatusCode::out_of_memory, "no memory for a copy of the calibration");
     made.mechanism_ = mechanism;
     const Shape planned{shape.batch,    0, shape.kv_heads, 0, shape.capacity, shape.head_dim,
                         shape.value_dim};

@@ -18,6 +18,9 @@ struct Adapter<Inhibitor> {
                      mechanism.alpha);
     if (!__builtin_isfinite(mechanism.beta))
       return failure(StatusCode::invalid_argument, "beta is %g; it must be finite", mechanism.beta);
+    if (!is_fp32(mechanism) && shape.head_dim > inhibitor_most_head_dim)
+      return failure(StatusCode::invalid_shape, "head_dim is %td; 32-bit sums hold at most %td",
+                     shape.head_dim, inhibitor_most_head_dim);
     if (!is_fp32(mechanism) && shape.keys > inhibitor_most_keys)
       return failure(StatusCode::invalid_shape, "keys is %td; 32-bit sums hold at most %td",
                      shape.keys, inhibitor_most_keys);

@@ -19,13 +19,18 @@ class Plan {
 
   // Bytes of workspace, at 64-byte alignment, for this many workers. Known before the call; at most
   // 64 bytes per key and a constant, per worker.
-  Index workspace_size(Index workers) const noexcept { return workers * slice_; }
+  Index workspace_size(Index workers) const noexcept {
+    Index bytes = 0;
+    return __builtin_mul_overflow(workers, slice_, &bytes) ? PTRDIFF_MAX : bytes;
+  }
 
-  // Runs one task. Preconditions, not checked here: q, out and cache have the planned extents, the
-  // cache holds at least one and at most the planned number of keys, and `worker` is less than the
-  // number that the workspace was sized for.
-  void run(Index task, Index worker, View<const float> q, const KvCache<M>& cache, View<float> out,
-           std::byte* workspace, std::int64_t* kept = nullptr) const noexcept {
+  // Runs one task with the parameters that the cache was made with. Fails, before anything is read
+  // or written, when q, out or cache differ from what was planned: in extents, in the workspace
+  // that the cache's mechanism needs, or in the number of keys. `worker` must be less than the
+  // number that the workspace was sized for. LATTE adds its surviving pairs to `kept`, when given.
+  Status run(Index task, Index worker, View<const float> q, const KvCache<M>& cache,
+             View<float> out, std::byte* workspace, std::int64_t* kept = nullptr) const noexcept {
+    if (Status status = check_run(task, q, cache, out); !status.ok()) return status;
     const Index head_task = task / blocks_;
     const Index first = task % blocks_ * rows_;
     const HeadPosition head{head_task / shape_.query_heads, head_task % shape_.query_heads,
@@ -51,6 +56,7 @@ class Plan {
     block.workspace = workspace + worker * slice_;
     Adapter<M>::attend_block(*table_, cache.mechanism(), cache.calibration(), head, block,
                              cache.tables(), kept == nullptr ? nullptr : kept + head.query_entry());
+    return {};
   }
 
   template <class Mechanism>
@@ -59,6 +65,30 @@ class Plan {
 
  private:
   static constexpr Index most_rows = 64;
+
+  Status check_run(Index task, View<const float> q, const KvCache<M>& cache,
+                   View<float> out) const noexcept {
+    const CacheShape& held = cache.shape();
+    const bool extents_differ =
+        q.batch != shape_.batch || q.heads != shape_.query_heads || q.tokens != shape_.queries ||
+        q.dim != shape_.head_dim || out.batch != shape_.batch || out.heads != shape_.query_heads ||
+        out.tokens != shape_.queries || out.dim != shape_.value_dim || held.batch != shape_.batch ||
+        held.kv_heads != shape_.kv_heads || held.head_dim != shape_.head_dim ||
+        held.value_dim != shape_.value_dim;
+    if (extents_differ)
+      return failure(StatusCode::invalid_shape, "q, out or cache has other extents than planned");
+    if (task < 0 || task >= tasks())
+      return failure(StatusCode::invalid_argument, "task is %td; the plan has %td", task, tasks());
+    if (cache.size() < 1 || cache.size() > shape_.keys)
+      return failure(StatusCode::invalid_shape,
+                     "the cache holds %td keys; the plan is for at least 1 and at most %td",
+                     cache.size(), shape_.keys);
+    if (Adapter<M>::workspace_bytes(cache.mechanism(), shape_) != slice_ ||
+        Adapter<M>::query_block(cache.mechanism(), shape_) != rows_)
+      return failure(StatusCode::invalid_argument,
+                     "the cache's mechanism needs another workspace than the planned one");
+    return {};
+  }
 
   const KernelTable* table_ = nullptr;
   Shape shape_{};
@@ -82,6 +112,17 @@ Status try_plan(Plan<M>& plan, const M& mechanism, const Shape& shape,
     if (extent.value < 1 || extent.value > detail::largest_span)
       return failure(StatusCode::invalid_shape, "%s is %td; it must be at least 1%s", extent.name,
                      extent.value, extent.value > 1 ? " and fit memory" : "");
+  constexpr Index per_dim = 1 << 20, per_key = 64;  // no workspace takes more bytes
+  const Index dims = shape.head_dim + shape.value_dim;
+  if (!detail::fits_memory(shape.batch, shape.query_heads, shape.queries, dims) ||
+      !detail::fits_memory(shape.batch, shape.kv_heads, shape.keys, dims) ||
+      !detail::fits_memory(dims, per_dim) || !detail::fits_memory(shape.keys, per_key))
+    return failure(
+        StatusCode::invalid_shape,
+        "batch %td, heads %td and %td, tokens %td and %td, dims %td and %td are more than "
+        "memory can hold",
+        shape.batch, shape.query_heads, shape.kv_heads, shape.queries, shape.keys, shape.head_dim,
+        shape.value_dim);
   if (Status status = detail::check_group(shape.query_heads, shape.kv_heads); !status.ok())
     return status;
   if (Status status = Adapter<M>::validate(mechanism, shape); !status.ok()) return status;

@@ -15,6 +15,14 @@ inline Index magnitude(Index value) noexcept {
   return value < 0 ? -value : value;
 }
 
+// Whether a product of positive factors stays below the largest span.
+template <class... Factors>
+bool fits_memory(Factors... factors) noexcept {
+  Index product = 1;
+  return (... && !__builtin_mul_overflow(product, Index{factors}, &product)) &&
+         product <= largest_span;
+}
+
 // Distance in elements between the first and the last element of a tensor; false when it overflows.
 inline bool span_of(Index extents[3], Index strides[3], Index dim, Index& low,
                     Index& high) noexcept {
@@ -22,8 +30,9 @@ inline bool span_of(Index extents[3], Index strides[3], Index dim, Index& low,
   high = dim;
   for (int i = 0; i < 3; ++i) {
     Index reach = 0;
+    if (strides[i] < -largest_span || strides[i] > largest_span) return false;
     if (__builtin_mul_overflow(extents[i] - 1, strides[i], &reach)) return false;
-    if (magnitude(reach) > largest_span) return false;
+    if (reach < -largest_span || reach > largest_span) return false;
     (reach < 0 ? low : high) += reach;
   }
   return high - low <= largest_span;
@@ -57,8 +66,12 @@ Status check_view(const char* name, View<T> view) noexcept {
     if (extent.value < 1 || extent.value > largest_span)
       return failure(StatusCode::invalid_shape, "%s.%s is %td; it must be at least 1%s", name,
                      extent.what, extent.value, extent.value > 1 ? " and fit memory" : "");
+  if (!fits_memory(view.batch, view.heads, view.tokens, view.dim))
+    return failure(StatusCode::invalid_shape,
+                   "%s has extents [%td, %td, %td, %td], more elements than memory can hold", name,
+                   view.batch, view.heads, view.tokens, view.dim);
   if (view.data == nullptr) return failure(StatusCode::invalid_argument, "%s.data is null", name);
-  if (view.tokens > 1 && magnitude(view.token_stride) < view.dim)
+  if (view.tokens > 1 && view.token_stride > -view.dim && view.token_stride < view.dim)
     return failure(StatusCode::invalid_shape,
                    "%s.token_stride is %td; tokens of dim %td would overlap", name,
                    view.token_stride, view.dim);
@@ -99,13 +112,17 @@ inline Status check_output_rows(const char* name, View<float> out) noexcept {
 }
 
 // Ranges are compared, not single elements: an output interleaved with an input is refused too.
-inline Status check_apart(View<float> out, const char* name, View<const float> input) noexcept {
-  const auto written = bytes_of(out);
-  const auto read = bytes_of(input);
-  const auto address = [](const float* p) { return reinterpret_cast<std::uintptr_t>(p); };
+template <class A, class B>
+Status check_apart(const char* written_name, ByteRange<A> written, const char* read_name,
+                   ByteRange<B> read) noexcept {
+  const auto address = [](const auto* p) { return reinterpret_cast<std::uintptr_t>(p); };
   if (address(written.begin) < address(read.end) && address(read.begin) < address(written.end))
-    return failure(StatusCode::invalid_argument, "out overlaps %s in memory", name);
+    return failure(StatusCode::invalid_argument, "%s overlaps %s in memory", written_name,
+                   read_name);
   return {};
+}
+inline Status check_apart(View<float> out, const char* name, View<const float> input) noexcept {
+  return check_apart("out", bytes_of(out), name, bytes_of(input));
 }
 
 inline Status check_equal(const char* left, Index a, const char* right, Index b) noexcept {

@@ -115,7 +115,8 @@ LOWATT_ALWAYS_INLINE void bitformer_for_rows(Index rows, Each&& each) noexcept {
   for (; r < rows; ++r) each.template operator()<1>(r);
 }
 
-// Counts the bits in which Rows queries differ from the 64 keys of a tile, over at most 31 bytes.
+// Counts the bits in which Rows queries differ from the 64 keys of a tile, over bytes of bits that
+// differ in at most 255 places.
 template <class L, int Rows>
 void bitformer_count(const std::uint8_t* query, Index query_stride, const std::byte* bits,
                      Index steps, std::uint8_t* counts) noexcept {

@@ -69,9 +69,15 @@ using Constant = typename arithmetic::ConstantOf<A>::type;
 
 namespace arithmetic {
 
+// Stands for any callable that maps constants to constants: lookup() takes lambdas with captures.
+template <class A>
+struct AnyFunction {
+  Constant<A> operator()(Constant<A> x) const;
+};
+
 template <class A>
 concept HasOperations = std::copy_constructible<A> && std::is_copy_assignable_v<A> &&
-    requires(const A& a, const A& b, Constant<A> k, Constant<A> (*f)(Constant<A>)) {
+    requires(const A& a, const A& b, Constant<A> k, const AnyFunction<A>& f) {
   { a + b } -> std::convertible_to<A>;
   { a - b } -> std::convertible_to<A>;
   { -a } -> std::convertible_to<A>;

@@ -17,7 +17,7 @@
 #if !defined(__x86_64__)
 #error "Lowatt: this release has kernels for x86-64 only"
 #endif
-#if defined(__FAST_MATH__)
+#if defined(__FAST_MATH__) || __FINITE_MATH_ONLY__ || defined(__ASSOCIATIVE_MATH__)
 #error \
     "Lowatt: -ffast-math removes the NaN and rounding rules that results depend on; compile without it"
 #endif

@@ -8,7 +8,7 @@
 
 // xsimd's functions carry no level in their names where they are not inlined. Renaming the
 // namespace keeps the copies of one level from being linked into another.
-#if defined(xsimd)
+#if defined(xsimd) || defined(XSIMD_HPP)
 #error "Lowatt: dispatch/instantiate.hpp must be the only include of its unit"
 #endif
 #define xsimd LOWATT_JOIN(xsimd_, LOWATT_STATIC_LEVEL)

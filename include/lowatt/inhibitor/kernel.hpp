@@ -2,17 +2,16 @@
 //
 //   H_ik = sum_j sign(v_jk) * max(|v_jk| - z'_ij, 0),   z' = shifted, rescaled  sum_k |q_ik - k_jk|
 //
-// Lives on       vpminub + vpdpbusd (scores) and vpsubusb + vpdpbusd (inhibition): two instructions
-// for
-//                4 dims of 16 pairs each, bound by the byte unit's one per cycle at 512 bits. Below
-//                avx512icl the dot product is maddubs + madd, at sse2 two pmaddwd.
-// Layout         pack.hpp; the same for prefill and decode and at every level.
-// Overflow       a distance is at most 254 * head_dim; where 254 * head_dim + R exceeds 65535, its
-//                product with the multiplier M <= 65535 leaves 32 bits and is taken in 64. H gains
-//                at most 127 per key: 32 bits hold 16.9 million keys, more are refused.
-// Tails          head_dim and value_dim are padded with zeros when packed; hidden and absent keys
-// get
-//                z' = 255, above every magnitude; rows come four at a time, then one at a time.
+// Lives on   vpminub + vpdpbusd (scores) and vpsubusb + vpdpbusd (inhibition): two instructions for
+//            4 dims of 16 pairs each, bound by the byte unit's one per cycle at 512 bits. Below
+//            avx512icl the dot product is maddubs + madd, at sse2 two pmaddwd.
+// Layout     pack.hpp; the same for prefill and decode and at every level.
+// Overflow   a distance is at most 254 * head_dim; where 254 * head_dim + R exceeds 65535, its
+//            product with the multiplier M <= 65535 leaves 32 bits and is taken in 64. H gains at
+//            most 127 per key: 32 bits hold 16.9 million keys. More are refused, as are head_dims
+//            whose sums and R would leave 32 bits.
+// Tails      head_dim and value_dim are padded with zeros when packed; hidden and absent keys get
+//            z' = 255, above every magnitude; rows come four at a time, then one at a time.
 #pragma once
 
 #include "pack.hpp"
@@ -22,6 +21,8 @@ namespace lowatt {
 
 inline constexpr Index inhibitor_query_block = 32;
 inline constexpr Index inhibitor_most_keys = 2147483647 / 127;
+// R is at most 2^30, sums of q + k at most 510 * head_dim.
+inline constexpr Index inhibitor_most_head_dim = (2147483647 - (1 << 30)) / 510;
 
 struct InhibitorArguments {
   BlockArguments block;

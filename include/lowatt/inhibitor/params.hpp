@@ -40,7 +40,7 @@ struct InhibitorConstants {
   std::int64_t shifted_cap = 0;  // ... and the shifted one here: as good as infinite beside |V|
 };
 
-namespace detail {
+namespace inhibitor_detail {
 
 // floor(log2(x)) for normal x > 0; at most -1023 for smaller ones and 1024 for infinity.
 LOWATT_ALWAYS_INLINE int exponent_of(double x) noexcept {
@@ -75,7 +75,7 @@ LOWATT_ALWAYS_INLINE InhibitorConstants inhibitor_ratio(double scale, float key_
   return constants;
 }
 
-}  // namespace detail
+}  // namespace inhibitor_detail
 
 // For int8. key_scale is shared by K of a KV head and its query heads. With value_scale = 0 every
 // output is 0 and the constants mean nothing.
@@ -83,9 +83,9 @@ LOWATT_ALWAYS_INLINE InhibitorConstants inhibitor_constants(double scale, float 
                                                             float value_scale,
                                                             double alpha) noexcept {
   if (value_scale == 0) return {};
-  InhibitorConstants constants = detail::inhibitor_ratio(scale, key_scale, value_scale);
-  constants.alpha =
-      round_half_even(detail::clamp(alpha / static_cast<double>(value_scale), -255.0, 65280.0));
+  InhibitorConstants constants = inhibitor_detail::inhibitor_ratio(scale, key_scale, value_scale);
+  constants.alpha = round_half_even(
+      inhibitor_detail::clamp(alpha / static_cast<double>(value_scale), -255.0, 65280.0));
   constants.score_cap = 65535;
   constants.shifted_cap = 255;
   return constants;
@@ -96,9 +96,9 @@ LOWATT_ALWAYS_INLINE InhibitorConstants inhibitor_constants_int16(double scale, 
                                                                   float value_scale,
                                                                   double alpha) noexcept {
   if (value_scale == 0) return {};
-  InhibitorConstants constants = detail::inhibitor_ratio(scale, key_scale, value_scale);
-  constants.alpha =
-      round_half_even(detail::clamp(alpha / static_cast<double>(value_scale), -32767.0, 0x1p40));
+  InhibitorConstants constants = inhibitor_detail::inhibitor_ratio(scale, key_scale, value_scale);
+  constants.alpha = round_half_even(
+      inhibitor_detail::clamp(alpha / static_cast<double>(value_scale), -32767.0, 0x1p40));
   constants.score_cap = (constants.alpha > 0 ? constants.alpha : 0) + 32767;
   constants.shifted_cap = 32767;
   return constants;

@@ -14,8 +14,8 @@
 // Exactness   scores, maximum and survivors are integers, the same on every level. Weights are
 //             float32, or integers of 24 bits, off by at most 2^-11 of themselves.
 // Overflow    the largest sum is that of 255 * 127 over head_dim: 32 bits hold
-//             latte_most_head_dim. Positions of survivors are unsigned 32-bit numbers. Weights are
-//             summed in double.
+//             latte_most_head_dim. Positions of survivors are unsigned 32-bit numbers. Sums of
+//             weights are double across batches of survivors.
 // Tails       queries are padded with zeros, values are when packed; hidden keys score the lowest
 //             integer.
 #pragma once
@@ -369,7 +369,7 @@ void latte_add_batch(const LatteWorkspace& workspace, const BlockArguments& bloc
 
   float* sums = workspace.weighted + r * workspace.value_stride;
   Index dim = 0;
-  // Where dot4 is one instruction, integers take a third of the time of floats.
+  // Where dot4 is one instruction, integers are faster than floats.
   if constexpr (Op::dot4_parts == 1)
     if (workspace.value_stride >= Op::bytes && Op::reduce_max(farthest) <= latte_fixed_range) {
       latte_cut_weights<L>(workspace.weights, padded, workspace.weight_bytes);

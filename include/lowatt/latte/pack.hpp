@@ -1,10 +1,9 @@
 // How LATTE's keys and values lie in memory. Per tile of 64 keys:
 //
-//   nibbles  [head_dim/8][64 keys][4 bytes] u8   high nibbles + 8, in 0..15: byte b of chunk c
-//   holds
-//                                                dim 8c + b in its low half and dim 8c + 4 + b in
-//                                                its high half
+//   nibbles  [head_dim/8][64 keys][4 bytes] u8   high nibbles + 8, in 0..15
 //   rows     [64 keys] of k8 + 128, u8, then v8, s8, each padded to 16 bytes
+//
+// Byte b of a lane of chunk c holds dim 8c + b in its low half and dim 8c + 4 + b in its high half.
 //
 // The first pass runs down the nibbles, lane by lane; they are all that a filtered key costs: half
 // a byte per dim. A survivor's key and value are picked up together. A register wider than the
@@ -50,24 +49,22 @@ struct LattePackArguments {
   NibbleSplit split = NibbleSplit::round;
 };
 
-// Dims of a key that are quantised at once: bounds the stack, not the row.
-inline constexpr Index latte_pack_chunk = 64;
-static_assert(latte_pack_chunk % nibble_group == 0);
+static_assert(quantize_chunk % nibble_group == 0);
 
 template <class L>
 void latte_pack(const LattePackArguments& arguments) noexcept {
   const PackArguments& tokens = arguments.tokens;
   const LatteTileLayout layout(tokens.head_dim, tokens.value_dim);
   constexpr Index half = nibble_group / 2;
-  alignas(64) std::int8_t bytes[latte_pack_chunk];
-  alignas(64) std::uint8_t high[latte_pack_chunk];
+  alignas(64) std::int8_t bytes[quantize_chunk];
+  alignas(64) std::uint8_t high[quantize_chunk];
   for (Index i = 0; i < tokens.count; ++i) {
     const Index slot = (tokens.first + i) % tile_keys;
     auto* tile = reinterpret_cast<std::uint8_t*>(tokens.tile((tokens.first + i) / tile_keys));
     std::uint8_t* row = tile + layout.row_offset(slot);
-    for (Index c = 0; c < tokens.head_dim; c += latte_pack_chunk) {
+    for (Index c = 0; c < tokens.head_dim; c += quantize_chunk) {
       const Index rest = tokens.head_dim - c;
-      const Index count = rest < latte_pack_chunk ? rest : latte_pack_chunk;
+      const Index count = rest < quantize_chunk ? rest : quantize_chunk;
       quantize_row<L>(tokens.key + i * tokens.key_stride + c, count, arguments.key_inverse, bytes);
       for (Index j = 0; j < count; ++j) row[c + j] = static_cast<std::uint8_t>(bytes[j] + 128);
       for (Index j = count; j < round_up(count, nibble_group); ++j) bytes[j] = 0;

@@ -31,6 +31,15 @@ Array<T> given_or(const Calibration* given, Array<T> Calibration::*member, F com
   return compute();
 }
 
+// Whether a copy is whole: one that ran out of memory has empty arrays.
+inline bool same_sizes(const Calibration& a, const Calibration& b) noexcept {
+  return a.query_absmax.size() == b.query_absmax.size() &&
+         a.key_absmax.size() == b.key_absmax.size() &&
+         a.value_absmax.size() == b.value_absmax.size() && a.key_mean.size() == b.key_mean.size() &&
+         a.clip.size() == b.clip.size() && a.temperature.size() == b.temperature.size() &&
+         a.theta.size() == b.theta.size();
+}
+
 // The largest absolute finite value of one head.
 inline float head_absmax(View<const float> x, Index b, Index head) noexcept {
   float largest = 0;

@@ -31,8 +31,6 @@ LOWATT_ALWAYS_INLINE void scatter_key(const std::uint8_t* key, Index head_dim, I
     tile[c / key_group * key_group * tile_keys + slot * key_group + c % key_group] = key[c];
 }
 
-// Dims of a row that are quantised at once: bounds the stack, not the row.
-inline constexpr Index quantize_chunk = 64;
 static_assert(quantize_chunk % value_block == 0 && quantize_chunk % key_group == 0);
 
 // Quantises one value and writes its bytes to `slot` (0..63) of a value tile.

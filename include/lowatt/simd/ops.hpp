@@ -11,8 +11,9 @@
 //   memory         load, store, broadcast4 (the same four bytes in every lane)
 //   fills          zero, fill_u8, fill_i32
 //   bytes          min_u8, add_u8, subtract_saturate_u8, bit_and, bit_xor, high_nibbles,
-//                  popcount_u8, lookup_u8, interleave4(a, b, c, d, out): lane l of out[v] holds
-//                  byte interleaved(v, l) of each of the four
+//                  popcount_u8, absolute_s8, sign_s8 (-1, 0 or 1); lookup_u8(table, used, index):
+//                  256 bytes of table are read, those from `used` on are zero; interleave4(a, b, c,
+//                  d, out): lane l of out[v] holds byte interleaved(v, l) of each of the four
 //   32 bits        add_i32, max_i32
 //   4-byte dot     dot4(acc, u, s): acc + sum of u*s over the lane's four bytes, u unsigned,
 //                  s signed, exact for all values; dot4_narrow: the same, faster below avx512icl,

@@ -7,6 +7,9 @@ namespace lowatt {
 
 inline constexpr Index quantize_step = 16;
 
+// Dims of a row that packing quantises at once: bounds the stack, not the row.
+inline constexpr Index quantize_chunk = 64;
+
 // Sixteen numbers at once.
 template <class L>
 LOWATT_ALWAYS_INLINE void quantize_sixteen(const float* x, float inverse,
