@@ -1,5 +1,5 @@
 // libFuzzer target for the .npy reader (clang only):
-//   npy_fuzz -max_len=4096 -max_total_time=60 tests/golden
+//   npy_fuzz -max_len=4096 -max_total_time=60 some_scratch_folder tests/golden
 // Whatever the bytes are, the reader returns an array that fits them or throws InputError.
 #include <cstdint>
 #include <cstdlib>

@@ -11,8 +11,8 @@
 namespace lowatt {
 
 // The functions of one mechanism and precision. A block of queries is run as prepare, statistic
-// (null when rows need none), accumulate, finish; statistic and accumulate may cover a range of
-// tiles.
+// (null when rows need none), accumulate, finish. Statistic and accumulate take a range of tiles;
+// those of LATTE and Bitformer must be given the same one, since scores are handed on.
 template <class PackArgumentsOf, class ArgumentsOf>
 struct Kernel {
   using Arguments = ArgumentsOf;
