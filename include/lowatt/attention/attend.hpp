@@ -47,20 +47,21 @@ Status try_attend(View<const float> q, const KvCache<M>& cache, View<float> out,
                    static_cast<void*>(workspace));
   }
   const detail::ByteRange<std::byte> scratch{workspace, workspace + needed};
-  const detail::ByteRange<std::int64_t> counts{options.kept, options.kept + q.batch * q.heads};
   if (Status status = detail::first_failure(
           detail::check_apart("workspace", scratch, "q", detail::bytes_of(q)),
           detail::check_apart("workspace", scratch, "out", detail::bytes_of(out)));
       !status.ok())
     return status;
-  if (options.kept != nullptr)
+  if (options.kept != nullptr) {
+    const Index heads = q.batch * q.heads;
+    const detail::ByteRange<std::int64_t> counts{options.kept, options.kept + heads};
     if (Status status = detail::first_failure(
             detail::check_apart("kept", counts, "q", detail::bytes_of(q)),
             detail::check_apart("kept", counts, "out", detail::bytes_of(out)));
         !status.ok())
       return status;
-  if (options.kept != nullptr)
-    for (Index i = 0; i < q.batch * q.heads; ++i) options.kept[i] = 0;
+    for (Index i = 0; i < heads; ++i) options.kept[i] = 0;
+  }
   options.executor.run(plan.tasks(), [&](Index task, Index worker) {
     // Extents and mechanism are the plan's own: this cannot fail.
     static_cast<void>(plan.run(task, worker, q, cache, out, workspace, options.kept));
