@@ -26,12 +26,12 @@ LOWATT_ALWAYS_INLINE int repeat(long repeats, typename lowatt::Ops<L>::Register 
     for (int round = 0; round < 2; ++round)
       for (Register& s : sum) s = step(s);
   alignas(64) std::int32_t lanes[16] = {};
-  int result = 0;
+  unsigned result = 0;
   for (const Register& s : sum) {
     lowatt::Ops<L>::store(lanes, s);
-    result += lanes[0];
+    result += static_cast<unsigned>(lanes[0]);
   }
-  return result;
+  return static_cast<int>(result);
 }
 
 template <class L>
