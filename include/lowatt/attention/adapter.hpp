@@ -63,6 +63,11 @@ inline Status check_scale(const Setting& scale) noexcept {
   return {};
 }
 
+// The 8-bit scale of one head.
+inline SymmetricScale head_scale(const Array<float>& absmax, Index entry) noexcept {
+  return symmetric_scale(absmax[entry], int8_limit);
+}
+
 // Absolute maxima of a calibration: one per entry, finite and not negative.
 inline Status check_absmax(const char* name, const Array<float>& values, Index expected) noexcept {
   if (values.size() != expected)

@@ -126,7 +126,7 @@ struct Adapter<Bitformer> {
     arguments.thresholds = thresholds.value;
     if (mechanism.center_keys)
       arguments.key_mean = calibration.key_mean.data() + kv_entry * tokens.head_dim;
-    arguments.value_inverse = value_scale(calibration, kv_entry).inverse;
+    arguments.value_inverse = detail::head_scale(calibration.value_absmax, kv_entry).inverse;
     table.bitformer.pack(arguments);
   }
 
@@ -143,7 +143,8 @@ struct Adapter<Bitformer> {
     arguments.thresholds = thresholds.value;
     arguments.table = tables.data() + entry * table_bytes;
     arguments.table_entries = leading_nonzeros(arguments.table, table_bytes);
-    arguments.value_scale = static_cast<double>(value_scale(calibration, head.kv_entry()).scale);
+    arguments.value_scale =
+        static_cast<double>(detail::head_scale(calibration.value_absmax, head.kv_entry()).scale);
     detail::run_phases(table.bitformer, arguments);
   }
 
@@ -186,9 +187,6 @@ struct Adapter<Bitformer> {
         high = middle;
     }
     return low;
-  }
-  static SymmetricScale value_scale(const Calibration& calibration, Index kv_entry) noexcept {
-    return symmetric_scale(calibration.value_absmax[kv_entry], int8_limit);
   }
 };
 

@@ -91,7 +91,7 @@ struct Adapter<Inhibitor> {
       return;
     }
     table.inhibitor_int8.pack({tokens, shared_scale(calibration, kv_entry).inverse,
-                               value_scale(calibration, kv_entry).inverse});
+                               detail::head_scale(calibration.value_absmax, kv_entry).inverse});
   }
 
   static void attend_block(const KernelTable& table, const Inhibitor& mechanism,
@@ -106,7 +106,7 @@ struct Adapter<Inhibitor> {
       return;
     }
     const SymmetricScale shared = shared_scale(calibration, head.kv_entry());
-    const SymmetricScale value = value_scale(calibration, head.kv_entry());
+    const SymmetricScale value = detail::head_scale(calibration.value_absmax, head.kv_entry());
     InhibitorArguments arguments{};
     arguments.block = block;
     arguments.query_inverse = shared.inverse;
@@ -131,9 +131,6 @@ struct Adapter<Inhibitor> {
         inhibitor_shared_absmax(calibration.query_absmax.data() + kv_entry * group, group,
                                 calibration.key_absmax[kv_entry]),
         int8_limit);
-  }
-  static SymmetricScale value_scale(const Calibration& calibration, Index kv_entry) noexcept {
-    return symmetric_scale(calibration.value_absmax[kv_entry], int8_limit);
   }
 };
 

@@ -95,8 +95,9 @@ struct Adapter<Latte> {
 
   static void pack(const KernelTable& table, const Latte& mechanism, const Calibration& calibration,
                    Index kv_entry, const PackArguments& tokens) noexcept {
-    table.latte.pack({tokens, scale_of(calibration.key_absmax, kv_entry).inverse,
-                      scale_of(calibration.value_absmax, kv_entry).inverse, mechanism.split});
+    table.latte.pack({tokens, detail::head_scale(calibration.key_absmax, kv_entry).inverse,
+                      detail::head_scale(calibration.value_absmax, kv_entry).inverse,
+                      mechanism.split});
   }
 
   static void attend_block(const KernelTable& table, const Latte& mechanism,
@@ -111,8 +112,8 @@ struct Adapter<Latte> {
                           ? mechanism.theta[head.query_head]
                           : calibration.theta[head.query_head];
     arguments.scale = mechanism.scale.or_else(default_scale(block.head_dim));
-    arguments.key_scale = scale_of(calibration.key_absmax, head.kv_entry()).scale;
-    arguments.value_scale = scale_of(calibration.value_absmax, head.kv_entry()).scale;
+    arguments.key_scale = detail::head_scale(calibration.key_absmax, head.kv_entry()).scale;
+    arguments.value_scale = detail::head_scale(calibration.value_absmax, head.kv_entry()).scale;
     arguments.kept = kept == nullptr ? nullptr : &survivors;
     detail::run_phases(table.latte, arguments);
     // Blocks of one head run at the same time.
@@ -126,9 +127,6 @@ struct Adapter<Latte> {
         return failure(StatusCode::invalid_argument,
                        "%s[%td] is %g; it must be finite and not negative", name, h, theta[h]);
     return {};
-  }
-  static SymmetricScale scale_of(const Array<float>& absmax, Index kv_entry) noexcept {
-    return symmetric_scale(absmax[kv_entry], int8_limit);
   }
 };
 
