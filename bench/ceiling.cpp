@@ -13,10 +13,12 @@ int ceiling_sse2(Work work, long repeats);
 int ceiling_avx2(Work work, long repeats);
 int ceiling_avx512(Work work, long repeats);
 int ceiling_avx512icl(Work work, long repeats);
+int ceiling_amx(Work work, long repeats);
 
 namespace {
 
-constexpr CeilingLoop loops[] = {ceiling_sse2, ceiling_avx2, ceiling_avx512, ceiling_avx512icl};
+constexpr CeilingLoop loops[] = {ceiling_sse2, ceiling_avx2, ceiling_avx512, ceiling_avx512icl,
+                                 ceiling_amx};
 static_assert(std::size(loops) == lowatt::level_count);
 
 double measure(CeilingLoop loop, Work work) {
@@ -50,6 +52,7 @@ int register_bytes(lowatt::Level level) {
       return 32;
     case lowatt::Level::avx512:
     case lowatt::Level::avx512icl:
+    case lowatt::Level::amx:
       return 64;
   }
   return 16;

@@ -13,22 +13,25 @@ mark_as_advanced(LOWATT_KERNEL_OPTIMIZATION)
 
 # All levels, lowest first.
 function(lowatt_levels result)
-  set(${result} sse2 avx2 avx512 avx512icl PARENT_SCOPE)
+  set(${result} sse2 avx2 avx512 avx512icl amx PARENT_SCOPE)
 endfunction()
 
 # The flags that allow the instructions of one level and no others. -march comes first: it takes back
 # a -march=native among the project's own flags.
 function(lowatt_level_flags level result)
   set(flags -march=x86-64)
-  if(level MATCHES "^avx")
+  if(NOT level STREQUAL "sse2")
     list(APPEND flags -mavx2 -mfma -mbmi -mbmi2 -mlzcnt -mpopcnt -mf16c)
   endif()
-  if(level MATCHES "^avx512")
+  if(level MATCHES "^(avx512|amx)")
     list(APPEND flags -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512cd
       -mprefer-vector-width=512)
   endif()
-  if(level STREQUAL "avx512icl")
+  if(level MATCHES "^(avx512icl|amx)$")
     list(APPEND flags -mavx512vnni -mavx512vbmi -mavx512vbmi2 -mavx512bitalg -mavx512vpopcntdq)
+  endif()
+  if(level STREQUAL "amx")
+    list(APPEND flags -mavx512bf16 -mamx-tile -mamx-int8 -mamx-bf16)
   endif()
   set(${result} ${flags} PARENT_SCOPE)
 endfunction()
@@ -57,7 +60,7 @@ static_assert(lowatt::arch::LOWATT_STATIC_LEVEL::level == lowatt::Level::@level@
       # No contraction of a*b+c: results must have the same bits at every level.
       target_compile_options(${unit} PRIVATE
         ${LOWATT_KERNEL_OPTIMIZATION} -ffp-contract=off ${flags})
-      if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND level MATCHES "^avx512")
+      if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND level MATCHES "^(avx512|amx)")
         # False alarms from GCC 12's own AVX-512 headers.
         target_compile_options(${unit} PRIVATE -Wno-uninitialized -Wno-maybe-uninitialized)
       endif()

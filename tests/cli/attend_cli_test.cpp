@@ -232,7 +232,7 @@ TEST_F(AttendCli, RefusesUnknownLevels) {
   expect_refused(softmax_ + files() + Arguments{"--arch", ""}, "--arch");
   expect_refused(softmax_ + files() + Arguments{"--arch", "AVX2"}, "AVX2");
   const auto levels = runnable_levels();
-  for (const std::string level : {"avx2", "avx512", "avx512icl"})
+  for (const std::string level : {"avx2", "avx512", "avx512icl", "amx"})
     if (std::find(levels.begin(), levels.end(), level) == levels.end())
       expect_refused(softmax_ + files() + Arguments{"--arch", level}, level);
 }

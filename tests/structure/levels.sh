@@ -23,7 +23,7 @@ expect() {
 echo "On this CPU:"
 LOWATT_ARCH='' expect 0 '' "$program"
 LOWATT_ARCH=sse2 expect 0 '' "$program"
-for level in avx2 avx512 avx512icl; do
+for level in avx2 avx512 avx512icl amx; do
   LOWATT_ARCH=$level expect '0 3' "$level" "$program"
 done
 LOWATT_ARCH=nonsense expect 3 nonsense "$program"
@@ -33,7 +33,7 @@ if ((failed == 0)); then
   echo "On Nehalem:"
   LOWATT_ARCH='' expect 0 '' on_nehalem "$program"
   LOWATT_ARCH=sse2 expect 0 '' on_nehalem "$program"
-  for level in avx2 avx512 avx512icl; do
+  for level in avx2 avx512 avx512icl amx; do
     LOWATT_ARCH=$level expect 3 "$level" on_nehalem "$program"
   done
 fi

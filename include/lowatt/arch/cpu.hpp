@@ -9,6 +9,11 @@
 #include <cstdlib>
 #include <cstring>
 
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "tags.hpp"
 
 LOWATT_API_BEGIN
@@ -38,6 +43,17 @@ constexpr bool has_all(unsigned value, unsigned bits) noexcept {
   return (value & bits) == bits;
 }
 
+// Linux gives a process the 8 KiB of tile registers only when it asks, once, for all its threads;
+// other systems are taken to refuse.
+inline bool tile_registers_granted() noexcept {
+#if defined(__linux__)
+  constexpr long request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM
+  return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#else
+  return false;
+#endif
+}
+
 inline Level probe_cpu() noexcept {
   const CpuidRegisters leaf1 = cpuid(1, 0), leaf7 = cpuid(7, 0), extended = cpuid(0x80000001u, 0);
   const std::uint64_t saved = saved_state(leaf1);
@@ -56,12 +72,19 @@ inline Level probe_cpu() noexcept {
   constexpr unsigned vbmi = 1u << 1, vbmi2 = 1u << 6, vnni = 1u << 11, bitalg = 1u << 12,
                      vpopcntdq = 1u << 14;
   if (!has_all(leaf7.ecx, vbmi | vbmi2 | vnni | bitalg | vpopcntdq)) return Level::avx512;
-  return Level::avx512icl;
+
+  constexpr unsigned amx_bf16 = 1u << 22, amx_tile = 1u << 24, amx_int8 = 1u << 25;
+  constexpr unsigned avx512_bf16 = 1u << 5;
+  constexpr std::uint64_t tile_state = 0x60000;
+  if ((saved & tile_state) != tile_state || !has_all(leaf7.edx, amx_bf16 | amx_tile | amx_int8) ||
+      !has_all(cpuid(7, 1).eax, avx512_bf16) || !tile_registers_granted())
+    return Level::avx512icl;
+  return Level::amx;
 }
 
 }  // namespace detail
 
-// The highest level that this CPU runs; it runs all lower ones too.
+// The highest level that this CPU and its system run; they run all lower ones too.
 inline Level cpu_level() noexcept {
   static const Level level = detail::probe_cpu();
   return level;

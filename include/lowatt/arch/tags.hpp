@@ -6,8 +6,8 @@
 
 namespace lowatt {
 
-enum class Level : int { sse2 = 0, avx2 = 1, avx512 = 2, avx512icl = 3 };
-inline constexpr int level_count = 4;
+enum class Level : int { sse2 = 0, avx2 = 1, avx512 = 2, avx512icl = 3, amx = 4 };
+inline constexpr int level_count = 5;
 
 namespace arch {
 
@@ -27,6 +27,10 @@ struct avx512 {
 struct avx512icl {
   static constexpr Level level = Level::avx512icl;
 };
+// With AMX-TILE, AMX-INT8, AMX-BF16 and AVX512_BF16 (Sapphire Rapids).
+struct amx {
+  static constexpr Level level = Level::amx;
+};
 
 }  // namespace arch
 
@@ -40,6 +44,8 @@ LOWATT_ALWAYS_INLINE constexpr const char* level_name(Level level) noexcept {
       return "avx512";
     case Level::avx512icl:
       return "avx512icl";
+    case Level::amx:
+      return "amx";
   }
   return "unknown";
 }

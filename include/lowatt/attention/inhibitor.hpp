@@ -18,6 +18,10 @@ struct Adapter<Inhibitor> {
                      mechanism.alpha);
     if (!__builtin_isfinite(mechanism.beta))
       return failure(StatusCode::invalid_argument, "beta is %g; it must be finite", mechanism.beta);
+    if (mechanism.precision != Precision::fp32 && mechanism.precision != Precision::int8)
+      return failure(StatusCode::unsupported,
+                     "precision is %s; the Inhibitor has kernels for fp32 and int8",
+                     precision_name(mechanism.precision));
     if (!is_fp32(mechanism) && shape.head_dim > inhibitor_most_head_dim)
       return failure(StatusCode::invalid_shape, "head_dim is %td; 32-bit sums hold at most %td",
                      shape.head_dim, inhibitor_most_head_dim);

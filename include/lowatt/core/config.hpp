@@ -37,7 +37,12 @@
     defined(__AVX512DQ__) && defined(__AVX512CD__)
 #if defined(__AVX512VNNI__) && defined(__AVX512VBMI__) && defined(__AVX512VBMI2__) && \
     defined(__AVX512BITALG__) && defined(__AVX512VPOPCNTDQ__)
+#if defined(__AMX_TILE__) && defined(__AMX_INT8__) && defined(__AMX_BF16__) && \
+    defined(__AVX512BF16__)
+#define LOWATT_STATIC_LEVEL amx
+#else
 #define LOWATT_STATIC_LEVEL avx512icl
+#endif
 #else
 #define LOWATT_STATIC_LEVEL avx512
 #endif

@@ -14,6 +14,7 @@ const KernelTable& sse2() noexcept;
 const KernelTable& avx2() noexcept;
 const KernelTable& avx512() noexcept;
 const KernelTable& avx512icl() noexcept;
+const KernelTable& amx() noexcept;
 }  // namespace lowatt::kernels
 #endif
 
@@ -60,6 +61,8 @@ inline const KernelTable& table_of(Level level) noexcept {
       return kernels::avx512();
     case Level::avx512icl:
       return kernels::avx512icl();
+    case Level::amx:
+      return kernels::amx();
   }
   return kernels::sse2();
 #else

@@ -21,7 +21,7 @@ struct Inhibitor {
   bool is_signed = true;   // false: only what V has above the score passes
   bool center = false;     // subtract the row's mean score (2503.15983)
   bool normalize = false;  // divide by the number of visible keys
-  Precision precision = Precision::int8;
+  Precision precision = Precision::int8;  // fp32, int16, int8 or int4
 };
 
 LOWATT_API_END
