@@ -56,7 +56,7 @@ int ceiling_loop(Work work, long repeats) {
       return repeat<L>(
           repeats, Op::zero(), [&](Register s) __attribute__((always_inline)) {
             hide_value(a);
-            return Op::dot4_narrow(s, Op::min_u8(a, b), b);
+            return Op::narrow_add(s, Op::min_u8(a, b), b);
           });
     case Work::dot:
       return repeat<L>(

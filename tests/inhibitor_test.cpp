@@ -53,6 +53,55 @@ TEST(Inhibitor, SweepNegativeAlphaGainNormalize) {
         c);
 }
 
+// Queries and keys in clusters of 50 neighbouring keys: whole tiles are out of reach of most rows,
+// and of the others only some groups of keys add anything.
+TEST(Inhibitor, ClusteredKeysSkipTilesAndGroups) {
+  unsigned seed = 100;
+  for (const Index dim : {8, 64, 100})
+    for (const double alpha : {0.0, 0.3, -0.2})
+      for (const bool center : {false, true})
+        for (const double reach : {0.5, 2.0, 8.0}) {
+          Case c{{1, 2, 1, 70, 1100, dim, dim}, seed % 2 == 0};
+          c.seed = ++seed;
+          Inputs inputs(c);
+          std::mt19937 random(seed);
+          std::normal_distribution<float> normal;
+          std::vector<float> centres(static_cast<std::size_t>(23 * dim));
+          for (float& x : centres) x = 3 * normal(random);
+          const auto move = [&](auto&& tensor, bool is_key) {
+            for (Index h = 0; h < tensor.heads; ++h)
+              for (Index t = 0; t < tensor.tokens; ++t) {
+                const Index cluster = is_key ? t / 50 : static_cast<Index>(random() % 23);
+                for (Index k = 0; k < dim; ++k) {
+                  float& x = tensor.row(0, h, t)[k];
+                  x = 0.3f * x + centres[static_cast<std::size_t>(cluster * dim + k)];
+                }
+              }
+          };
+          move(inputs.q.view(), false);
+          move(inputs.k.view(), true);
+          expect_exact({.scale = reach * meeting_scale(dim),
+                        .alpha = alpha,
+                        .is_signed = seed % 3 != 0,
+                        .center = center},
+                       c, inputs);
+        }
+}
+
+// Values of very different sizes: small ones are inhibited key by key, groups stay open for others.
+TEST(Inhibitor, KeysWithSmallValuesAreSkipped) {
+  for (const unsigned every : {3u, 7u, 40u}) {
+    Case c{{1, 1, 1, 40, 300, 64, 96}};
+    c.seed = every;
+    Inputs inputs(c);
+    for (Index t = 0; t < c.shape.keys; ++t)
+      for (Index k = 0; k < c.shape.value_dim; ++k)
+        if (t % every != 0) inputs.v.view().row(0, 0, t)[k] *= 0.05f;
+    for (const bool is_signed : {true, false})
+      expect_exact({.scale = meeting_scale(64), .is_signed = is_signed}, c, inputs);
+  }
+}
+
 TEST(Inhibitor, DefaultScale) {
   expect_exact({.alpha = 6.0}, {{1, 2, 1, 33, 70, 64, 64}, true});
 }

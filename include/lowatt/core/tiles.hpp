@@ -75,6 +75,45 @@ struct BlockArguments {
   }
 };
 
+// Which rows of a block see anything of the tile at hand. Most tiles are seen whole by all rows,
+// which is found out once per block.
+struct TileRows {
+  static constexpr Index most = 64;
+  Index count = 0;  // rows that see a key of the tile,
+  Index row[most];  // ascending
+
+  LOWATT_ALWAYS_INLINE explicit TileRows(const BlockArguments& block) noexcept : block_(block) {
+    if (block.visible_words != nullptr || block.rows == 0) return;
+    common_ = block.visible[0];
+    for (Index r = 1; r < block.rows; ++r) {
+      const VisibleRange& other = block.visible[r];
+      common_.begin = other.begin > common_.begin ? other.begin : common_.begin;
+      common_.end = other.end < common_.end ? other.end : common_.end;
+    }
+  }
+
+  // Goes to tile t; false where no row sees any of it.
+  LOWATT_ALWAYS_INLINE bool see(Index t) noexcept {
+    whole_ = t * tile_keys >= common_.begin && (t + 1) * tile_keys <= common_.end;
+    count = 0;
+    for (Index r = 0; r < block_.rows; ++r) {
+      word_[r] = whole_ ? ~std::uint64_t{0} : block_.visible_word(r, t);
+      row[count] = r;
+      count += word_[r] != 0 ? 1 : 0;
+    }
+    return count > 0;
+  }
+
+  // Which keys of the tile row r sees, one bit each.
+  LOWATT_ALWAYS_INLINE std::uint64_t word(Index r) const noexcept { return word_[r]; }
+
+ private:
+  const BlockArguments& block_;
+  VisibleRange common_{};  // keys that every row sees
+  bool whole_ = false;
+  std::uint64_t word_[most];
+};
+
 // Tokens to be written into the tiles of one sequence and KV head, at positions [first, first +
 // count).
 struct PackArguments {

@@ -4,22 +4,24 @@
 //
 // Lives on   vpminub + vpdpbusd (scores) and vpsubusb + vpdpbusd (inhibition): two instructions for
 //            4 dims of 16 pairs each, bound by the byte unit's one per cycle at 512 bits. Below
-//            avx512icl the dot product is maddubs + madd, at sse2 two pmaddwd.
+//            avx512icl the dot product is maddubs and a 16-bit sum, at sse2 two pmullw.
 // Layout     pack.hpp; the same for prefill and decode and at every level.
-// Overflow   a distance is at most 254 * head_dim; where 254 * head_dim + R exceeds 65535, its
-//            product with the multiplier M <= 65535 leaves 32 bits and is taken in 64. H gains at
-//            most 127 per key: 32 bits hold 16.9 million keys. More are refused, as are head_dims
-//            whose sums and R would leave 32 bits.
+// Overflow   a distance is at most 254 * head_dim; where 254 * head_dim + R exceeds 65535, or the
+//            shift F is below 16, scores are taken in 64 bits instead of 16. H gains at most 127
+//            per key: 32 bits hold 16.9 million keys. More are refused, as are head_dims whose
+//            sums and R would leave 32 bits.
 // Tails      head_dim and value_dim are padded with zeros when packed; hidden and absent keys get
-//            z' = 255, above every magnitude; rows come four at a time, then one at a time.
+//            z' = 127, which no magnitude exceeds; rows come four at a time, then one at a time.
+// Skipping   keys and tiles that cannot add to a row are left out (tile.hpp): no bit changes.
 #pragma once
 
-#include "pack.hpp"
-#include "params.hpp"
+#include "tile.hpp"
 
 namespace lowatt {
 
 inline constexpr Index inhibitor_query_block = 32;
+// Dims whose values are split at a time: few enough to stay in the nearest cache beside H.
+inline constexpr Index inhibitor_split_dims = 64;
 inline constexpr Index inhibitor_most_keys = 2147483647 / 127;
 // R is at most 2^30, sums of q + k at most 510 * head_dim.
 inline constexpr Index inhibitor_most_head_dim = (2147483647 - (1 << 30)) / 510;
@@ -34,170 +36,80 @@ struct InhibitorArguments {
 
 // What the phases of one block hand on to each other.
 struct InhibitorWorkspace {
-  std::uint8_t* query = nullptr;         // [rows][padded head_dim], q8 + 128
-  std::int32_t* query_sum = nullptr;     // [rows]
+  Index query_stride = 0, value_stride = 0;
+  std::uint8_t* query = nullptr;         // [rows][query_stride], q8 + 128
+  std::int32_t* query_sum = nullptr;     // [rows], sum of the query's bytes
   std::int64_t* distance_sum = nullptr;  // [rows], the row statistic
-  std::int32_t* inhibited = nullptr;     // [rows][padded value_dim], H
+  std::int32_t* inhibited = nullptr;     // [rows][value_stride], H
   std::uint8_t* shifted = nullptr;       // [rows][64], z' of one tile
-  std::uint8_t* magnitude = nullptr;     // one tile of values: |v8|
+  std::int32_t* distances = nullptr;     // [rows][64] of one tile, less the centre
+  std::uint8_t* magnitude = nullptr;     // of inhibitor_split_dims dims of a tile: |v8|
   std::int8_t* direction = nullptr;      // -1, 0, 1
   Index bytes = 0;
 
-  LOWATT_ALWAYS_INLINE InhibitorWorkspace(std::byte* base, Index head_dim,
-                                          Index value_dim) noexcept {
+  LOWATT_ALWAYS_INLINE InhibitorWorkspace(std::byte* base, Index head_dim, Index value_dim) noexcept
+      : query_stride(round_up(head_dim, inhibitor_box_step)),
+        value_stride(round_up(value_dim, value_block)) {
     WorkspaceCutter cutter{base};
     const Index rows = inhibitor_query_block;
-    query = cutter.take<std::uint8_t>(rows * round_up(head_dim, key_group));
+    query = cutter.take<std::uint8_t>(rows * query_stride);
     query_sum = cutter.take<std::int32_t>(rows);
     distance_sum = cutter.take<std::int64_t>(rows);
-    inhibited = cutter.take<std::int32_t>(rows * round_up(value_dim, value_block));
+    inhibited = cutter.take<std::int32_t>(rows * value_stride);
     shifted = cutter.take<std::uint8_t>(rows * tile_keys);
-    magnitude = cutter.take<std::uint8_t>(value_tile_bytes(value_dim));
-    direction = cutter.take<std::int8_t>(value_tile_bytes(value_dim));
+    distances = cutter.take<std::int32_t>(rows * tile_keys);
+    magnitude = cutter.take<std::uint8_t>(inhibitor_split_dims * tile_keys);
+    direction = cutter.take<std::int8_t>(inhibitor_split_dims * tile_keys);
     bytes = cutter.size();
   }
   LOWATT_ALWAYS_INLINE explicit InhibitorWorkspace(const BlockArguments& block) noexcept
       : InhibitorWorkspace(block.workspace, block.head_dim, block.value_dim) {}
 };
 
-// 2 sum_k min(q, k) of Rows queries with the 64 keys of a tile: what |q - k| sums lack to q + k
-// sums.
-template <class L, int Rows>
-void inhibitor_common_sums(const std::uint8_t* query, Index padded_dim, const std::byte* keys,
-                           std::int32_t (*sums)[tile_keys]) noexcept {
-  using Op = Ops<L>;
-  using Register = typename Op::Register;
-  constexpr int vectors = Op::block_vectors;
-  const Register twos = Op::fill_u8(2);
-  for (Index first = 0; first < tile_keys; first += vectors * Op::lanes) {
-    Register sum[Rows][vectors];
-    for (int r = 0; r < Rows; ++r)
-      for (int v = 0; v < vectors; ++v) sum[r][v] = Op::zero();
-    for (Index c = 0; c < padded_dim; c += key_group) {
-      Register key[vectors];
-      for (int v = 0; v < vectors; ++v)
-        key[v] = Op::load(keys + c * tile_keys + first * key_group + v * Op::bytes);
-      for (int r = 0; r < Rows; ++r) {
-        const Register q = Op::broadcast4(query + r * padded_dim + c);
-        for (int v = 0; v < vectors; ++v)
-          sum[r][v] = Op::dot4_narrow(sum[r][v], Op::min_u8(q, key[v]), twos);
-      }
-    }
-    for (int r = 0; r < Rows; ++r)
-      for (int v = 0; v < vectors; ++v) Op::store(sums[r] + first + v * Op::lanes, sum[r][v]);
-  }
-}
-
-// z' of one row from its distances: recentred, rescaled, shifted. Product is 32 bits wide where
-// that is enough (see Overflow above). The pointers are apart, so that compilers vectorise the
-// loop.
-template <class L, class Product>
-void inhibitor_shift_scores(const std::int32_t* __restrict common_sum,
-                            const std::int32_t* __restrict key_sum, std::int32_t query_sum,
-                            std::int32_t centre, const InhibitorConstants& constants,
-                            std::uint8_t* __restrict shifted) noexcept {
-  const auto multiplier = static_cast<Product>(constants.multiplier);
-  const auto rounding = static_cast<std::int32_t>(constants.rounding);
-  const int shift = constants.shift;
-  const auto alpha = static_cast<std::int32_t>(constants.alpha);
-  // clamp(z - alpha, 0, 255) = clamp(z, lowest, highest) - alpha, where no difference can wrap. The
-  // spec's cap of z at 65535 lies above highest, since alpha is at most 65280.
-  const auto lowest = static_cast<Product>(alpha > 0 ? alpha : 0);
-  const auto highest = static_cast<Product>(alpha + 255);
-  const std::int32_t base = query_sum - centre + rounding;
-  for (Index j = 0; j < tile_keys; ++j) {
-    const std::int32_t distance = base + key_sum[j] - common_sum[j];
-    const auto rounded = static_cast<Product>(distance > rounding ? distance : rounding);
-    Product z = (rounded * multiplier) >> shift;
-    z = z < highest ? z : highest;
-    z = z > lowest ? z : lowest;
-    shifted[j] = static_cast<std::uint8_t>(static_cast<std::int32_t>(z) - alpha);
-  }
-}
-
-// Splits a tile of values into what inhibition subtracts from and the direction of what is left.
-// Unsigned, negative values have no direction: (sign + 1) saturating less 1 is 0 for them.
-template <class L>
-void inhibitor_split_values(const std::int8_t* values, Index bytes, bool is_signed,
-                            std::uint8_t* magnitude, std::int8_t* direction) noexcept {
-  using Op = Ops<L>;
-  const auto one = Op::fill_u8(1);
-  for (Index i = 0; i < bytes; i += Op::bytes) {
-    const auto v = Op::load(values + i);
-    auto sign = Op::sign_s8(v);
-    if (!is_signed) sign = Op::subtract_saturate_u8(Op::add_u8(sign, one), one);
-    Op::store(magnitude + i, Op::absolute_s8(v));
-    Op::store(direction + i, sign);
-  }
-}
-
-// Adds one tile's inhibited values of Rows queries, `vectors` registers of dims from `vector` on.
-template <class L, int Rows, int Vectors>
-void inhibitor_inhibit(const std::uint8_t* shifted, const std::uint8_t* magnitude,
-                       const std::int8_t* direction, Index vector, std::int32_t* inhibited,
-                       Index stride) noexcept {
-  using Op = Ops<L>;
-  using Register = typename Op::Register;
-  Register sum[Rows][Vectors];
-  for (int r = 0; r < Rows; ++r)
-    for (int v = 0; v < Vectors; ++v)
-      sum[r][v] = Op::load(inhibited + r * stride + (vector + v) * Op::lanes);
-  for (Index j = 0; j < tile_keys; j += value_group) {
-    Register score[Rows];
-    for (int r = 0; r < Rows; ++r) score[r] = Op::broadcast4(shifted + r * tile_keys + j);
-    for (int v = 0; v < Vectors; ++v) {
-      const Index at = value_vector_offset<L>(vector + v) + j / value_group * value_group_stride;
-      const Register size = Op::load(magnitude + at);
-      const Register sign = Op::load(direction + at);
-      for (int r = 0; r < Rows; ++r)
-        sum[r][v] = Op::dot4_narrow(sum[r][v], Op::subtract_saturate_u8(size, score[r]), sign);
-    }
-  }
-  for (int r = 0; r < Rows; ++r)
-    for (int v = 0; v < Vectors; ++v)
-      Op::store(inhibited + r * stride + (vector + v) * Op::lanes, sum[r][v]);
-}
-
 // Encodes the block's queries and clears its accumulators.
 template <class L>
 void inhibitor_prepare(const InhibitorArguments& arguments) noexcept {
+  using Op = Ops<L>;
   const BlockArguments& block = arguments.block;
   const InhibitorWorkspace workspace(block);
-  const Index padded_dim = round_up(block.head_dim, key_group);
-  const Index padded_value_dim = round_up(block.value_dim, value_block);
   for (Index r = 0; r < block.rows; ++r) {
-    std::uint8_t* query = workspace.query + r * padded_dim;
-    auto* bytes = reinterpret_cast<std::int8_t*>(query);
+    std::uint8_t* query = workspace.query + r * workspace.query_stride;
     quantize_row<L>(block.query + r * block.query_stride, block.head_dim, arguments.query_inverse,
-                    bytes);
-    std::int32_t sum = 0;
-    for (Index c = 0; c < block.head_dim; ++c) {
-      query[c] = static_cast<std::uint8_t>(bytes[c] + 128);
-      sum += query[c];
-    }
-    for (Index c = block.head_dim; c < padded_dim; ++c) query[c] = 0;
-    workspace.query_sum[r] = sum;
+                    reinterpret_cast<std::int8_t*>(query));
+    for (Index c = 0; c < block.head_dim; c += Op::bytes)
+      Op::store(query + c, Op::bit_xor(Op::load(query + c), Op::fill_u8(0x80)));
+    for (Index c = block.head_dim; c < workspace.query_stride; ++c) query[c] = 0;
+    auto sum = Op::zero();
+    for (Index c = 0; c < workspace.query_stride; c += Op::bytes)
+      sum = Op::dot4_narrow(sum, Op::load(query + c), Op::fill_u8(1));
+    workspace.query_sum[r] = Op::reduce_add_i32(sum);
     workspace.distance_sum[r] = 0;
   }
-  for (Index i = 0; i < block.rows * padded_value_dim; ++i) workspace.inhibited[i] = 0;
+  for (Index i = 0; i < block.rows * workspace.value_stride; ++i) workspace.inhibited[i] = 0;
 }
 
-// Calls each(row, common sums) for every row of the block with the keys of tile t.
-template <class L, class Each>
-void inhibitor_for_each_row(const InhibitorArguments& arguments,
-                            const InhibitorWorkspace& workspace, const std::byte* keys,
-                            Each&& each) noexcept {
-  alignas(64) std::int32_t sums[4][tile_keys];
+// workspace.distances[r] = distances of the tile's keys, for each of `rows`. base[r] is the sum of
+// the query's bytes, less what the caller wants taken from its distances.
+template <class L>
+void inhibitor_find_distances(const InhibitorArguments& arguments,
+                              const InhibitorWorkspace& workspace, const std::int32_t* base,
+                              const InhibitorTile& tile, const TileRows& rows) noexcept {
   const Index padded_dim = round_up(arguments.block.head_dim, key_group);
-  Index r = 0;
-  for (; r + 4 <= arguments.block.rows; r += 4) {
-    inhibitor_common_sums<L, 4>(workspace.query + r * padded_dim, padded_dim, keys, sums);
-    for (Index i = 0; i < 4; ++i) each(r + i, sums[i]);
-  }
-  for (; r < arguments.block.rows; ++r) {
-    inhibitor_common_sums<L, 1>(workspace.query + r * padded_dim, padded_dim, keys, sums);
-    each(r, sums[0]);
-  }
+  const auto find = [&]<int Rows>(Index first) __attribute__((always_inline)) {
+    const std::uint8_t* query[Rows];
+    const std::int32_t* row_base[Rows];
+    std::int32_t* distances[Rows];
+    for (int i = 0; i < Rows; ++i) {
+      const Index r = rows.row[first + i];
+      query[i] = workspace.query + r * workspace.query_stride;
+      row_base[i] = base + r;
+      distances[i] = workspace.distances + r * tile_keys;
+    }
+    inhibitor_distances<L, Rows>(query, row_base, padded_dim, tile, distances);
+  };
+  Index i = 0;
+  for (; i + 4 <= rows.count; i += 4) find.template operator()<4>(i);
+  for (; i < rows.count; ++i) find.template operator()<1>(i);
 }
 
 // The row statistic of centring: sum of distances over visible keys.
@@ -207,73 +119,173 @@ void inhibitor_statistic(const InhibitorArguments& arguments) noexcept {
   const BlockArguments& block = arguments.block;
   const InhibitorWorkspace workspace(block);
   const InhibitorTileLayout layout(block.head_dim, block.value_dim);
+  TileRows rows(block);
   for (Index t = block.tile_begin; t < block.tile_end; ++t) {
-    if (!block.tile_is_visible(t)) continue;
-    const std::byte* tile = block.tiles.tile(t);
-    const auto* key_sum = reinterpret_cast<const std::int32_t*>(tile + layout.sums_offset());
-    inhibitor_for_each_row<L>(arguments, workspace, tile, [&](Index r, std::int32_t* common_sum) {
-      for (Index j = 0; j < tile_keys; ++j)
-        common_sum[j] = workspace.query_sum[r] + key_sum[j] - common_sum[j];
-      hide(common_sum, block.visible_word(r, t), 0);
+    if (!rows.see(t)) continue;
+    const InhibitorTile tile(block.tiles.tile(t), layout);
+    inhibitor_find_distances<L>(arguments, workspace, workspace.query_sum, tile, rows);
+    for (Index i = 0; i < rows.count; ++i) {
+      const Index r = rows.row[i];
+      std::int32_t* distances = workspace.distances + r * tile_keys;
+      hide(distances, rows.word(r), 0);
       std::int64_t sum = 0;
-      for (Index j = 0; j < tile_keys; ++j) sum += common_sum[j];
+      for (Index j = 0; j < tile_keys; ++j) sum += distances[j];
       workspace.distance_sum[r] += sum;
-    });
+    }
   }
+}
+
+// Takes from `rows` those that no key of the tile can add to. Tries every tile while that pays and
+// one in sixteen while it does not.
+template <class L>
+struct InhibitorTileSkipper {
+  Index patience = 0;  // tiles until the next try
+
+  LOWATT_ALWAYS_INLINE void skip(const InhibitorArguments& arguments,
+                                 const InhibitorWorkspace& workspace, const std::int32_t* centre,
+                                 const InhibitorTile& tile, TileRows& rows) noexcept {
+    if (patience-- > 0) return;
+    std::uint8_t greatest = 0;
+    for (Index j = 0; j < tile_keys; ++j)
+      greatest = tile.greatest[j] > greatest ? tile.greatest[j] : greatest;
+    const std::int64_t closing = inhibitor_closing_distance(arguments.constants, greatest);
+    const std::int64_t limit = closing > 0 ? closing : INT64_MIN;  // no distance is too small
+    std::int32_t distances[inhibitor_query_block];
+    const Index last = rows.count - 1;
+    for (Index i = 0; i < rows.count; i += 4) {
+      const std::uint8_t* query[4];
+      for (Index k = 0; k < 4; ++k)
+        query[k] = workspace.query + rows.row[i + k < last ? i + k : last] * workspace.query_stride;
+      inhibitor_box_distances<L>(query, tile, workspace.query_stride, distances + i);
+    }
+    Index kept = 0;
+    for (Index i = 0; i < rows.count; ++i) {
+      const Index r = rows.row[i];
+      rows.row[kept] = r;
+      kept += distances[i] - centre[r] < limit ? 1 : 0;
+    }
+    if (8 * (rows.count - kept) < rows.count) patience = 15;
+    rows.count = kept;
+  }
+};
+
+// Adds the inhibited values of Rows rows to H, for `dims` dims from `dim` on, which are split.
+template <class L, int Rows, class Groups>
+void inhibitor_inhibit_rows(const InhibitorWorkspace& workspace, const Index* row, Index dim,
+                            Index dims, Groups groups) noexcept {
+  constexpr int together = Ops<L>::block_vectors;
+  const Index vectors = dims / Ops<L>::lanes;
+  const std::uint8_t* shifted[Rows];
+  std::int32_t* inhibited[Rows];
+  for (int i = 0; i < Rows; ++i) {
+    shifted[i] = workspace.shifted + row[i] * tile_keys;
+    inhibited[i] = workspace.inhibited + row[i] * workspace.value_stride + dim;
+  }
+  Index v = 0;
+  for (; v + together <= vectors; v += together)
+    inhibitor_inhibit<L, Rows, together>(shifted, inhibited, workspace.magnitude,
+                                         workspace.direction, v, groups);
+  for (; v < vectors; ++v)
+    inhibitor_inhibit<L, Rows, 1>(shifted, inhibited, workspace.magnitude, workspace.direction, v,
+                                  groups);
+}
+
+// The same for one row, without splitting the tile.
+template <class L>
+void inhibitor_walk_one(const InhibitorArguments& arguments, const InhibitorWorkspace& workspace,
+                        const InhibitorTile& tile, Index row, unsigned open) noexcept {
+  constexpr int together = Ops<L>::block_vectors;
+  const Index vectors = workspace.value_stride / Ops<L>::lanes;
+  const std::uint8_t* shifted = workspace.shifted + row * tile_keys;
+  std::int32_t* inhibited = workspace.inhibited + row * workspace.value_stride;
+  const OpenGroups groups{open};
+  Index v = 0;
+  for (; v + together <= vectors; v += together)
+    inhibitor_inhibit_one<L, together>(shifted, inhibited, tile.values, arguments.is_signed, v,
+                                       groups);
+  for (; v < vectors; ++v)
+    inhibitor_inhibit_one<L, 1>(shifted, inhibited, tile.values, arguments.is_signed, v, groups);
 }
 
 // Adds the tiles [tile_begin, tile_end) to the block's H.
 template <class L>
 void inhibitor_accumulate(const InhibitorArguments& arguments) noexcept {
+  constexpr Index few_rows = 4;  // so few that splitting a tile's values does not pay
+  constexpr int few_groups = 8;  // of 16: so few that walking them one row at a time pays
   const BlockArguments& block = arguments.block;
   const InhibitorWorkspace workspace(block);
   const InhibitorTileLayout layout(block.head_dim, block.value_dim);
   const InhibitorConstants& constants = arguments.constants;
-  const Index stride = round_up(block.value_dim, value_block);
-  const Index vectors = stride / Ops<L>::lanes;
-  const bool narrow = 254 * block.head_dim + static_cast<Index>(constants.rounding) <= 65535;
+  const bool narrow = InhibitorNarrowShift<L>::fits(constants, block.head_dim);
+  const InhibitorNarrowShift<L> shift_narrow(constants);
 
-  std::int32_t centre[inhibitor_query_block] = {};
+  std::int32_t centre[inhibitor_query_block] = {}, base[inhibitor_query_block];
+  for (Index r = 0; r < block.rows; ++r) base[r] = workspace.query_sum[r];
   if (arguments.center)
     for (Index r = 0; r < block.rows; ++r) {
       const Index count = block.visible_count(r);
       if (count > 0) centre[r] = static_cast<std::int32_t>(workspace.distance_sum[r] / count);
+      base[r] -= centre[r];
     }
 
+  TileRows rows(block);
+  InhibitorTileSkipper<L> skipper{};
   for (Index t = block.tile_begin; t < block.tile_end; ++t) {
-    if (!block.tile_is_visible(t)) continue;
-    const std::byte* tile = block.tiles.tile(t);
-    const auto* key_sum = reinterpret_cast<const std::int32_t*>(tile + layout.sums_offset());
-    inhibitor_for_each_row<L>(
-        arguments, workspace, tile, [&](Index r, const std::int32_t* common_sum) {
-          std::uint8_t* shifted = workspace.shifted + r * tile_keys;
-          if (narrow)
-            inhibitor_shift_scores<L, std::uint32_t>(common_sum, key_sum, workspace.query_sum[r],
-                                                     centre[r], constants, shifted);
-          else
-            inhibitor_shift_scores<L, std::uint64_t>(common_sum, key_sum, workspace.query_sum[r],
-                                                     centre[r], constants, shifted);
-          hide(shifted, block.visible_word(r, t), std::uint8_t{255});
-        });
+    if (!rows.see(t)) continue;
+    const InhibitorTile tile(block.tiles.tile(t), layout);
+    skipper.skip(arguments, workspace, centre, tile, rows);
 
-    const auto* values = reinterpret_cast<const std::int8_t*>(tile + layout.values_offset());
-    inhibitor_split_values<L>(values, layout.value_bytes, arguments.is_signed, workspace.magnitude,
-                              workspace.direction);
-    const auto inhibit = [&]<int Rows>(Index r) {
-      const std::uint8_t* shifted = workspace.shifted + r * tile_keys;
-      std::int32_t* inhibited = workspace.inhibited + r * stride;
-      constexpr int together = Ops<L>::block_vectors;
-      Index v = 0;
-      for (; v + together <= vectors; v += together)
-        inhibitor_inhibit<L, Rows, together>(shifted, workspace.magnitude, workspace.direction, v,
-                                             inhibited, stride);
-      for (; v < vectors; ++v)
-        inhibitor_inhibit<L, Rows, 1>(shifted, workspace.magnitude, workspace.direction, v,
-                                      inhibited, stride);
-    };
-    Index r = 0;
-    for (; r + 4 <= block.rows; r += 4) inhibit.template operator()<4>(r);
-    for (; r < block.rows; ++r) inhibit.template operator()<1>(r);
+    // All rows take each step before any takes the next: a row's own steps wait for each other.
+    inhibitor_find_distances<L>(arguments, workspace, base, tile, rows);
+    Index open_rows[inhibitor_query_block], open_count = 0;
+    unsigned open_groups[inhibitor_query_block];
+    for (Index i = 0; i < rows.count; ++i) {
+      const Index r = rows.row[i];
+      const std::int32_t* distances = workspace.distances + r * tile_keys;
+      std::uint8_t* shifted = workspace.shifted + r * tile_keys;
+      if (narrow)
+        shift_narrow(distances, shifted);
+      else
+        inhibitor_shift_wide<L>(distances, constants, shifted);
+      hide(shifted, rows.word(r), std::uint8_t{inhibitor_out_of_reach});
+      open_groups[open_count] = inhibitor_open_groups<L>(shifted, tile.greatest);
+      open_rows[open_count] = r;
+      open_count += open_groups[open_count] != 0 ? 1 : 0;
+    }
+
+    if (open_count <= few_rows) {
+      for (Index i = 0; i < open_count; ++i)
+        inhibitor_walk_one<L>(arguments, workspace, tile, open_rows[i], open_groups[i]);
+      continue;
+    }
+    // Rows with few open groups walk them alone; the others go four at a time.
+    Index full[inhibitor_query_block], full_count = 0, sparse_count = 0;
+    unsigned full_open = 0;
+    for (Index i = 0; i < open_count; ++i) {
+      if (__builtin_popcount(open_groups[i]) > few_groups) {
+        full[full_count++] = open_rows[i];
+        full_open |= open_groups[i];
+      } else {
+        open_rows[sparse_count] = open_rows[i];
+        open_groups[sparse_count++] = open_groups[i];
+      }
+    }
+    for (Index dim = 0; dim < workspace.value_stride; dim += inhibitor_split_dims) {
+      const Index left = workspace.value_stride - dim;
+      const Index dims = left < inhibitor_split_dims ? left : inhibitor_split_dims;
+      inhibitor_split_values<L>(tile.values + dim * tile_keys, dims * tile_keys,
+                                arguments.is_signed, workspace.magnitude, workspace.direction);
+      for (Index i = 0; i < sparse_count; ++i)
+        inhibitor_inhibit_rows<L, 1>(workspace, open_rows + i, dim, dims,
+                                     OpenGroups(open_groups[i]));
+      if (full_count == 0) continue;
+      const GroupsToLast groups(full_open);
+      Index i = 0;
+      for (; i + 4 <= full_count; i += 4)
+        inhibitor_inhibit_rows<L, 4>(workspace, full + i, dim, dims, groups);
+      for (; i < full_count; ++i)
+        inhibitor_inhibit_rows<L, 1>(workspace, full + i, dim, dims, groups);
+    }
   }
 }
 
@@ -282,16 +294,19 @@ template <class L>
 void inhibitor_finish(const InhibitorArguments& arguments) noexcept {
   const BlockArguments& block = arguments.block;
   const InhibitorWorkspace workspace(block);
-  const Index stride = round_up(block.value_dim, value_block);
+  const double value_scale = arguments.value_scale, beta = arguments.beta;
   for (Index r = 0; r < block.rows; ++r) {
-    float* out = block.out + r * block.out_stride;
+    const std::int32_t* __restrict inhibited = workspace.inhibited + r * workspace.value_stride;
+    float* __restrict out = block.out + r * block.out_stride;
     const Index count = block.visible_count(r);
-    const bool divide = arguments.normalize && count > 0;
-    for (Index c = 0; c < block.value_dim; ++c) {
-      double value = static_cast<double>(workspace.inhibited[r * stride + c]);
-      value = value * arguments.value_scale * arguments.beta;
-      if (divide) value /= static_cast<double>(count);
-      out[c] = static_cast<float>(value);
+    if (arguments.normalize && count > 0) {
+      const auto divisor = static_cast<double>(count);
+      for (Index c = 0; c < block.value_dim; ++c)
+        out[c] =
+            static_cast<float>(static_cast<double>(inhibited[c]) * value_scale * beta / divisor);
+    } else {
+      for (Index c = 0; c < block.value_dim; ++c)
+        out[c] = static_cast<float>(static_cast<double>(inhibited[c]) * value_scale * beta);
     }
   }
 }

@@ -33,19 +33,25 @@ LOWATT_ALWAYS_INLINE void scatter_key(const std::uint8_t* key, Index head_dim, I
 
 static_assert(quantize_chunk % value_block == 0 && quantize_chunk % key_group == 0);
 
-// Quantises one value and writes its bytes to `slot` (0..63) of a value tile.
+// Quantises one value and writes its bytes to `slot` (0..63) of a value tile. Returns the largest
+// absolute value among them.
 template <class L>
-void pack_value(const float* value, Index value_dim, float inverse, Index slot,
-                std::int8_t* tile) noexcept {
+std::uint8_t pack_value(const float* value, Index value_dim, float inverse, Index slot,
+                        std::int8_t* tile) noexcept {
   alignas(64) std::int8_t bytes[quantize_chunk];
+  int greatest = 0;
   for (Index first = 0; first < value_dim; first += quantize_chunk) {
     const Index count = value_dim - first < quantize_chunk ? value_dim - first : quantize_chunk;
     quantize_row<L>(value + first, count, inverse, bytes);
-    for (Index c = 0; c < count; ++c)
+    for (Index c = 0; c < count; ++c) {
+      const int size = bytes[c] < 0 ? -bytes[c] : bytes[c];
+      greatest = size > greatest ? size : greatest;
       tile[(first + c) / value_block * value_block * tile_keys +
            slot / value_group * value_block * value_group + c % value_block * value_group +
            slot % value_group] = bytes[c];
+    }
   }
+  return static_cast<std::uint8_t>(greatest);
 }
 
 // Bytes from the start of a value tile to register `vector` (bytes/4 dims) of key group 0; the key

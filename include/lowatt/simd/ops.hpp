@@ -10,21 +10,32 @@
 //                  deep)
 //   memory         load, store, broadcast4 (the same four bytes in every lane)
 //   fills          zero, fill_u8, fill_i32
-//   bytes          min_u8, add_u8, subtract_saturate_u8, bit_and, bit_xor, high_nibbles,
-//                  popcount_u8, absolute_s8, sign_s8 (-1, 0 or 1); lookup_u8(table, used, index):
-//                  256 bytes of table are read, those from `used` on are zero; interleave4(a, b, c,
-//                  d, out): lane l of out[v] holds byte interleaved(v, l) of each of the four
+//   bytes          min_u8, min_s8, max_s8, add_u8, subtract_u8, subtract_saturate_u8, bit_and,
+//                  bit_xor, high_nibbles, popcount_u8, absolute_s8; choose_negative(a, negative,
+//                  otherwise): of the two, by the sign of each byte of a; lookup_u8(table, used,
+//                  index): 256 bytes of table are read, those from `used` on are zero;
+//                  interleave4(a, b, c, d, out): lane l of out[v] holds byte interleaved(v, l) of
+//                  each of the four
+//   16 bits        fill_u16, min_u16, add_saturate_u16, subtract_saturate_u16, multiply_high_u16,
+//                  shift_right_u16
+//   packing        pack_u16(a, b) from signed 32 bits, pack_u8(a, b) from signed 16 bits, both
+//                  saturating; restore_order brings the bytes of four registers packed twice into
+//                  the order of the four
 //   32 bits        add_i32, max_i32
 //   4-byte dot     dot4(acc, u, s): acc + sum of u*s over the lane's four bytes, u unsigned,
 //                  s signed, exact for all values; dot4_narrow: the same, faster below avx512icl,
 //                  where the caller knows that u0*s0 + u1*s1 and u2*s2 + u3*s3 fit 16 bits
 //                  dot4 in parts, for operands that are used often: the sum of
 //                  dot4_part(acc, split_u8(u, p), split_s8(s, p)) over p < dot4_parts is dot4
-//   reduction      reduce4(a, b, c, d, out): the four sums of all lanes; reduce_max_i32; of Float
-//                  reduce_max, reduce_add
+//                  narrow sums, the fastest where pairs of products, and their sums over
+//                  narrow_steps steps, fit 16 bits: acc = narrow_begin(total), then acc =
+//                  narrow_add(acc, u, s), then total = narrow_end(total, acc)
+//   reduction      reduce4(a, b, c, d, out): the four sums of all lanes; reduce_add_i32,
+//                  reduce_max_i32; of Float reduce_max, reduce_add
 //   comparison     mask_not_below(scores, threshold): 64 scores, bit j set where
 //                  scores[j] >= threshold; store_positions(mask, first, out): first + j for each
-//                  set bit j, ascending; returns their number, may write 16 elements past them
+//                  set bit j, ascending; returns their number, may write 16 elements past them;
+//                  nonzero_lanes(a): bit l set where lane l is not 0
 //   float          multiply_add(a, b, c) = a*b + c, fused where the level has it; round_i32 half
 //                  to even; to_float (of 32-bit lanes); load_i8_as_float (`lanes` signed bytes)
 #pragma once

@@ -52,9 +52,6 @@ struct Ops<arch::avx2> {
   static LOWATT_ALWAYS_INLINE Register absolute_s8(Register a) noexcept {
     return _mm256_abs_epi8(a);
   }
-  static LOWATT_ALWAYS_INLINE Register sign_s8(Register a) noexcept {
-    return _mm256_sign_epi8(fill_u8(1), a);
-  }
   static LOWATT_ALWAYS_INLINE Register popcount_u8(Register a) noexcept {
     const Register counts =
         _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
@@ -100,6 +97,58 @@ struct Ops<arch::avx2> {
     return _mm256_add_epi32(acc,
                             _mm256_madd_epi16(_mm256_maddubs_epi16(u, s), _mm256_set1_epi16(1)));
   }
+  static LOWATT_ALWAYS_INLINE Register min_s8(Register a, Register b) noexcept {
+    return _mm256_min_epi8(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register max_s8(Register a, Register b) noexcept {
+    return _mm256_max_epi8(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register choose_negative(Register a, Register negative,
+                                                       Register otherwise) noexcept {
+    return _mm256_blendv_epi8(otherwise, negative, a);
+  }
+  static LOWATT_ALWAYS_INLINE Register subtract_u8(Register a, Register b) noexcept {
+    return _mm256_sub_epi8(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register fill_u16(int value) noexcept {
+    return _mm256_set1_epi16(static_cast<short>(value));
+  }
+  static LOWATT_ALWAYS_INLINE Register add_saturate_u16(Register a, Register b) noexcept {
+    return _mm256_adds_epu16(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register subtract_saturate_u16(Register a, Register b) noexcept {
+    return _mm256_subs_epu16(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register min_u16(Register a, Register b) noexcept {
+    return _mm256_min_epu16(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register multiply_high_u16(Register a, Register b) noexcept {
+    return _mm256_mulhi_epu16(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register shift_right_u16(Register a, int count) noexcept {
+    return _mm256_srl_epi16(a, _mm_cvtsi32_si128(count));
+  }
+  static LOWATT_ALWAYS_INLINE Register pack_u16(Register a, Register b) noexcept {
+    return _mm256_packus_epi32(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register pack_u8(Register a, Register b) noexcept {
+    return _mm256_packus_epi16(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register restore_order(Register packed) noexcept {
+    return _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  }
+  static LOWATT_ALWAYS_INLINE unsigned nonzero_lanes(Register a) noexcept {
+    const __m256 is_zero = _mm256_castsi256_ps(_mm256_cmpeq_epi32(a, zero()));
+    return ~static_cast<unsigned>(_mm256_movemask_ps(is_zero)) & 0xffu;
+  }
+  static constexpr int narrow_steps = 32;
+  static LOWATT_ALWAYS_INLINE Register narrow_begin(Register) noexcept { return zero(); }
+  static LOWATT_ALWAYS_INLINE Register narrow_add(Register acc, Register u, Register s) noexcept {
+    return _mm256_add_epi16(acc, _mm256_maddubs_epi16(u, s));
+  }
+  static LOWATT_ALWAYS_INLINE Register narrow_end(Register total, Register acc) noexcept {
+    return _mm256_add_epi32(total, _mm256_madd_epi16(acc, _mm256_set1_epi16(1)));
+  }
   static LOWATT_ALWAYS_INLINE void reduce4(Register a, Register b, Register c, Register d,
                                            std::int32_t* out) noexcept {
     const Register ab = _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
@@ -133,6 +182,11 @@ struct Ops<arch::avx2> {
   static LOWATT_ALWAYS_INLINE Index store_positions(std::uint64_t mask, std::uint32_t first,
                                                     std::uint32_t* out) noexcept {
     return store_set_bits(mask, first, out);
+  }
+  static LOWATT_ALWAYS_INLINE std::int32_t reduce_add_i32(Register a) noexcept {
+    const __m128i half = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    const __m128i pairs = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(pairs, _mm_shuffle_epi32(pairs, 0xb1)));
   }
   static LOWATT_ALWAYS_INLINE std::int32_t reduce_max_i32(Register a) noexcept {
     const __m128i half = _mm_max_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));

@@ -52,9 +52,6 @@ struct Ops<arch::avx512> {
   static LOWATT_ALWAYS_INLINE Register absolute_s8(Register a) noexcept {
     return _mm512_abs_epi8(a);
   }
-  static LOWATT_ALWAYS_INLINE Register sign_s8(Register a) noexcept {
-    return _mm512_max_epi8(_mm512_min_epi8(a, fill_u8(1)), fill_u8(-1));
-  }
   static LOWATT_ALWAYS_INLINE Register popcount_u8(Register a) noexcept {
     const Register counts =
         _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
@@ -99,6 +96,59 @@ struct Ops<arch::avx512> {
     return _mm512_add_epi32(acc,
                             _mm512_madd_epi16(_mm512_maddubs_epi16(u, s), _mm512_set1_epi16(1)));
   }
+  static LOWATT_ALWAYS_INLINE Register min_s8(Register a, Register b) noexcept {
+    return _mm512_min_epi8(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register max_s8(Register a, Register b) noexcept {
+    return _mm512_max_epi8(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register choose_negative(Register a, Register negative,
+                                                       Register otherwise) noexcept {
+    return _mm512_mask_blend_epi8(_mm512_movepi8_mask(a), otherwise, negative);
+  }
+  static LOWATT_ALWAYS_INLINE Register subtract_u8(Register a, Register b) noexcept {
+    return _mm512_sub_epi8(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register fill_u16(int value) noexcept {
+    return _mm512_set1_epi16(static_cast<short>(value));
+  }
+  static LOWATT_ALWAYS_INLINE Register add_saturate_u16(Register a, Register b) noexcept {
+    return _mm512_adds_epu16(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register subtract_saturate_u16(Register a, Register b) noexcept {
+    return _mm512_subs_epu16(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register min_u16(Register a, Register b) noexcept {
+    return _mm512_min_epu16(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register multiply_high_u16(Register a, Register b) noexcept {
+    return _mm512_mulhi_epu16(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register shift_right_u16(Register a, int count) noexcept {
+    return _mm512_srl_epi16(a, _mm_cvtsi32_si128(count));
+  }
+  static LOWATT_ALWAYS_INLINE Register pack_u16(Register a, Register b) noexcept {
+    return _mm512_packus_epi32(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register pack_u8(Register a, Register b) noexcept {
+    return _mm512_packus_epi16(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register restore_order(Register packed) noexcept {
+    const Register lane_of =
+        _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    return _mm512_permutexvar_epi32(lane_of, packed);
+  }
+  static LOWATT_ALWAYS_INLINE unsigned nonzero_lanes(Register a) noexcept {
+    return _mm512_test_epi32_mask(a, a);
+  }
+  static constexpr int narrow_steps = 32;
+  static LOWATT_ALWAYS_INLINE Register narrow_begin(Register) noexcept { return zero(); }
+  static LOWATT_ALWAYS_INLINE Register narrow_add(Register acc, Register u, Register s) noexcept {
+    return _mm512_add_epi16(acc, _mm512_maddubs_epi16(u, s));
+  }
+  static LOWATT_ALWAYS_INLINE Register narrow_end(Register total, Register acc) noexcept {
+    return _mm512_add_epi32(total, _mm512_madd_epi16(acc, _mm512_set1_epi16(1)));
+  }
   static LOWATT_ALWAYS_INLINE void reduce4(Register a, Register b, Register c, Register d,
                                            std::int32_t* out) noexcept {
     const Register ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
@@ -141,6 +191,9 @@ struct Ops<arch::avx512> {
       next += __builtin_popcount(part);
     }
     return next - out;
+  }
+  static LOWATT_ALWAYS_INLINE std::int32_t reduce_add_i32(Register a) noexcept {
+    return _mm512_reduce_add_epi32(a);
   }
   static LOWATT_ALWAYS_INLINE std::int32_t reduce_max_i32(Register a) noexcept {
     return _mm512_reduce_max_epi32(a);

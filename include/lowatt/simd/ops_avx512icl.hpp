@@ -32,6 +32,11 @@ struct Ops<arch::avx512icl> : Ops<arch::avx512> {
   static LOWATT_ALWAYS_INLINE Register dot4_narrow(Register acc, Register u, Register s) noexcept {
     return _mm512_dpbusd_epi32(acc, u, s);
   }
+  static LOWATT_ALWAYS_INLINE Register narrow_begin(Register total) noexcept { return total; }
+  static LOWATT_ALWAYS_INLINE Register narrow_add(Register acc, Register u, Register s) noexcept {
+    return _mm512_dpbusd_epi32(acc, u, s);
+  }
+  static LOWATT_ALWAYS_INLINE Register narrow_end(Register, Register acc) noexcept { return acc; }
 };
 
 }  // namespace lowatt

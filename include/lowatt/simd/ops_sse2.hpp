@@ -53,9 +53,6 @@ struct Ops<arch::sse2> {
     const Register negative = _mm_cmplt_epi8(a, zero());
     return _mm_sub_epi8(_mm_xor_si128(a, negative), negative);
   }
-  static LOWATT_ALWAYS_INLINE Register sign_s8(Register a) noexcept {
-    return _mm_sub_epi8(_mm_cmplt_epi8(a, zero()), _mm_cmpgt_epi8(a, zero()));
-  }
   static LOWATT_ALWAYS_INLINE Register popcount_u8(Register a) noexcept {
     // Pairs, then nibbles, then bytes: SSE2 has no byte shuffle to look counts up with.
     a = _mm_sub_epi8(a, _mm_and_si128(_mm_srli_epi16(a, 1), fill_u8(0x55)));
@@ -76,8 +73,7 @@ struct Ops<arch::sse2> {
     return _mm_add_epi32(a, b);
   }
   static LOWATT_ALWAYS_INLINE Register max_i32(Register a, Register b) noexcept {
-    const Register greater = _mm_cmpgt_epi32(a, b);
-    return _mm_or_si128(_mm_and_si128(greater, a), _mm_andnot_si128(greater, b));
+    return choose(_mm_cmpgt_epi32(a, b), a, b);
   }
   // Even and odd bytes are multiplied as 16-bit values.
   static constexpr int dot4_parts = 2;
@@ -96,6 +92,64 @@ struct Ops<arch::sse2> {
   }
   static LOWATT_ALWAYS_INLINE Register dot4_narrow(Register acc, Register u, Register s) noexcept {
     return dot4(acc, u, s);
+  }
+  static LOWATT_ALWAYS_INLINE Register choose(Register condition, Register a, Register b) noexcept {
+    return _mm_or_si128(_mm_and_si128(condition, a), _mm_andnot_si128(condition, b));
+  }
+  static LOWATT_ALWAYS_INLINE Register min_s8(Register a, Register b) noexcept {
+    return choose(_mm_cmplt_epi8(a, b), a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register max_s8(Register a, Register b) noexcept {
+    return choose(_mm_cmpgt_epi8(a, b), a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register choose_negative(Register a, Register negative,
+                                                       Register otherwise) noexcept {
+    return choose(_mm_cmplt_epi8(a, zero()), negative, otherwise);
+  }
+  static LOWATT_ALWAYS_INLINE Register subtract_u8(Register a, Register b) noexcept {
+    return _mm_sub_epi8(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register fill_u16(int value) noexcept {
+    return _mm_set1_epi16(static_cast<short>(value));
+  }
+  static LOWATT_ALWAYS_INLINE Register add_saturate_u16(Register a, Register b) noexcept {
+    return _mm_adds_epu16(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register subtract_saturate_u16(Register a, Register b) noexcept {
+    return _mm_subs_epu16(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register min_u16(Register a, Register b) noexcept {
+    return _mm_sub_epi16(a, _mm_subs_epu16(a, b));
+  }
+  static LOWATT_ALWAYS_INLINE Register multiply_high_u16(Register a, Register b) noexcept {
+    return _mm_mulhi_epu16(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register shift_right_u16(Register a, int count) noexcept {
+    return _mm_srl_epi16(a, _mm_cvtsi32_si128(count));
+  }
+  // SSE2 packs with signed saturation alone: the range is moved there and back.
+  static LOWATT_ALWAYS_INLINE Register pack_u16(Register a, Register b) noexcept {
+    const Register half = fill_i32(32768);
+    return _mm_xor_si128(_mm_packs_epi32(_mm_sub_epi32(a, half), _mm_sub_epi32(b, half)),
+                         fill_u16(32768));
+  }
+  static LOWATT_ALWAYS_INLINE Register pack_u8(Register a, Register b) noexcept {
+    return _mm_packus_epi16(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register restore_order(Register packed) noexcept { return packed; }
+  static LOWATT_ALWAYS_INLINE unsigned nonzero_lanes(Register a) noexcept {
+    const __m128 is_zero = _mm_castsi128_ps(_mm_cmpeq_epi32(a, zero()));
+    return ~static_cast<unsigned>(_mm_movemask_ps(is_zero)) & 0xfu;
+  }
+  static constexpr int narrow_steps = 32;
+  static LOWATT_ALWAYS_INLINE Register narrow_begin(Register) noexcept { return zero(); }
+  static LOWATT_ALWAYS_INLINE Register narrow_add(Register acc, Register u, Register s) noexcept {
+    const Register even = _mm_mullo_epi16(split_u8(u, 0), split_s8(s, 0));
+    const Register odd = _mm_mullo_epi16(split_u8(u, 1), split_s8(s, 1));
+    return _mm_add_epi16(acc, _mm_add_epi16(even, odd));
+  }
+  static LOWATT_ALWAYS_INLINE Register narrow_end(Register total, Register acc) noexcept {
+    return _mm_add_epi32(total, _mm_madd_epi16(acc, _mm_set1_epi16(1)));
   }
   static LOWATT_ALWAYS_INLINE void reduce4(Register a, Register b, Register c, Register d,
                                            std::int32_t* out) noexcept {
@@ -125,6 +179,10 @@ struct Ops<arch::sse2> {
   static LOWATT_ALWAYS_INLINE Index store_positions(std::uint64_t mask, std::uint32_t first,
                                                     std::uint32_t* out) noexcept {
     return store_set_bits(mask, first, out);
+  }
+  static LOWATT_ALWAYS_INLINE std::int32_t reduce_add_i32(Register a) noexcept {
+    const Register pairs = _mm_add_epi32(a, _mm_shuffle_epi32(a, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(pairs, _mm_shuffle_epi32(pairs, 0xb1)));
   }
   static LOWATT_ALWAYS_INLINE std::int32_t reduce_max_i32(Register a) noexcept {
     const Register pairs = max_i32(a, _mm_shuffle_epi32(a, 0x4e));

@@ -1,0 +1,285 @@
+// One tile of 64 keys against some rows of a block of queries, at 8 bits: distances, shifted
+// scores, inhibition, and what of these can be left out without changing a bit.
+//
+// A key whose shifted score z' is at least its largest |v8| adds nothing to a row. So
+//   - where few groups of four keys are left of a row, only those are walked;
+//   - where even the distance from the query to the box around the tile's keys, which is no larger
+//     than any key's, makes z' reach the largest |v8| of the tile, the row skips the tile.
+#pragma once
+
+#include "pack.hpp"
+#include "params.hpp"
+
+namespace lowatt {
+
+// Distances of Rows queries to the 64 keys of a tile: |q - k| = q + k - 2 min(q, k), and the sums
+// of k are known. base[r] is the sum of q and whatever else the caller wants to be added.
+template <class L, int Rows>
+void inhibitor_distances(const std::uint8_t* const (&query)[Rows],
+                         const std::int32_t* const (&base)[Rows], Index padded_dim,
+                         const InhibitorTile& tile,
+                         std::int32_t* const (&distances)[Rows]) noexcept {
+  using Op = Ops<L>;
+  using Register = typename Op::Register;
+  constexpr int vectors = Op::block_vectors;
+  constexpr Index step = Op::narrow_steps * key_group;
+  const Register minus_twos = Op::fill_u8(-2);
+  for (Index first = 0; first < tile_keys; first += vectors * Op::lanes)
+    for (Index begin = 0; begin < padded_dim; begin += step) {
+      const Index end = padded_dim - begin < step ? padded_dim : begin + step;
+      // What the sums so far are: read before the loop or after it, so as not to take registers.
+      const auto total = [&](int r, int v) __attribute__((always_inline)) {
+        const Index at = first + v * Op::lanes;
+        return begin == 0 ? Op::add_i32(Op::broadcast4(base[r]), Op::load(tile.sums + at))
+                          : Op::load(distances[r] + at);
+      };
+      Register sum[Rows][vectors];
+      LOWATT_UNROLL
+      for (int r = 0; r < Rows; ++r) {
+        LOWATT_UNROLL
+        for (int v = 0; v < vectors; ++v) sum[r][v] = Op::narrow_begin(total(r, v));
+      }
+      for (Index c = begin; c < end; c += key_group) {
+        Register key[vectors];
+        LOWATT_UNROLL
+        for (int v = 0; v < vectors; ++v)
+          key[v] = Op::load(tile.keys + c * tile_keys + first * key_group + v * Op::bytes);
+        LOWATT_UNROLL
+        for (int r = 0; r < Rows; ++r) {
+          const Register q = Op::broadcast4(query[r] + c);
+          LOWATT_UNROLL
+          for (int v = 0; v < vectors; ++v)
+            sum[r][v] = Op::narrow_add(sum[r][v], Op::min_u8(q, key[v]), minus_twos);
+        }
+      }
+      LOWATT_UNROLL
+      for (int r = 0; r < Rows; ++r) {
+        LOWATT_UNROLL
+        for (int v = 0; v < vectors; ++v)
+          Op::store(distances[r] + first + v * Op::lanes, Op::narrow_end(total(r, v), sum[r][v]));
+      }
+    }
+}
+
+// z' that no magnitude exceeds.
+inline constexpr int inhibitor_out_of_reach = 127;
+
+// z' of rows in 16-bit arithmetic: where distances + R stay below 65536 and z below 32768, which is
+// so from a shift of 17 on. Made once per block of queries.
+template <class L>
+struct InhibitorNarrowShift {
+  using Op = Ops<L>;
+  using Register = typename Op::Register;
+  Register rounding, multiplier, added, subtracted;
+  int shift;
+  bool adds;
+
+  LOWATT_ALWAYS_INLINE explicit InhibitorNarrowShift(const InhibitorConstants& constants) noexcept
+      : rounding(Op::fill_u16(static_cast<int>(constants.rounding))),
+        multiplier(Op::fill_u16(static_cast<int>(constants.multiplier))),
+        added(Op::fill_u16(constants.alpha < 0 ? -static_cast<int>(constants.alpha) : 0)),
+        subtracted(Op::fill_u16(constants.alpha > 0 ? static_cast<int>(constants.alpha) : 0)),
+        shift(constants.shift - 16),
+        adds(constants.alpha < 0) {}
+
+  static LOWATT_ALWAYS_INLINE bool fits(const InhibitorConstants& constants,
+                                        Index head_dim) noexcept {
+    return 254 * head_dim + static_cast<Index>(constants.rounding) <= 65535 &&
+           constants.shift >= 17;
+  }
+
+  // Distances are less the row's centre: packing turns negative ones into 0.
+  LOWATT_ALWAYS_INLINE void operator()(const std::int32_t* distances,
+                                       std::uint8_t* shifted) const noexcept {
+    for (Index j = 0; j < tile_keys; j += Op::bytes)
+      Op::store(shifted + j, Op::restore_order(Op::pack_u8(two(distances + j),
+                                                           two(distances + j + Op::bytes / 2))));
+  }
+
+ private:
+  LOWATT_ALWAYS_INLINE Register two(const std::int32_t* distances) const noexcept {
+    Register z = Op::pack_u16(Op::load(distances), Op::load(distances + Op::lanes));
+    z = Op::multiply_high_u16(Op::add_saturate_u16(z, rounding), multiplier);
+    z = Op::shift_right_u16(z, shift);
+    return adds ? Op::add_saturate_u16(z, added) : Op::subtract_saturate_u16(z, subtracted);
+  }
+};
+
+// The same for any distance and shift.
+template <class L>
+void inhibitor_shift_wide(const std::int32_t* __restrict distances,
+                          const InhibitorConstants& constants,
+                          std::uint8_t* __restrict shifted) noexcept {
+  const auto multiplier = static_cast<std::uint64_t>(constants.multiplier);
+  const auto rounding = static_cast<std::uint64_t>(constants.rounding);
+  const int shift = constants.shift;
+  const auto alpha = static_cast<std::int32_t>(constants.alpha);
+  // clamp(z - alpha, 0, 127) = clamp(z, lowest, highest) - alpha, where no difference can wrap. The
+  // spec's cap of z at 65535 lies above highest, since alpha is at most 65280.
+  const auto lowest = static_cast<std::uint64_t>(alpha > 0 ? alpha : 0);
+  const auto highest = static_cast<std::uint64_t>(
+      alpha > -inhibitor_out_of_reach ? alpha + inhibitor_out_of_reach : 0);
+  for (Index j = 0; j < tile_keys; ++j) {
+    const auto distance = static_cast<std::uint64_t>(distances[j] > 0 ? distances[j] : 0);
+    std::uint64_t z = ((distance + rounding) * multiplier) >> shift;
+    z = z < highest ? z : highest;
+    z = z > lowest ? z : lowest;
+    std::int32_t difference = static_cast<std::int32_t>(z) - alpha;
+    difference = difference < inhibitor_out_of_reach ? difference : inhibitor_out_of_reach;
+    shifted[j] = static_cast<std::uint8_t>(difference);
+  }
+}
+
+// Bit g of the result: whether a key among 4g .. 4g + 3 adds anything to the row.
+template <class L>
+LOWATT_ALWAYS_INLINE unsigned inhibitor_open_groups(const std::uint8_t* shifted,
+                                                    const std::uint8_t* greatest) noexcept {
+  using Op = Ops<L>;
+  unsigned open = 0;
+  for (Index j = 0; j < tile_keys; j += Op::bytes)
+    open |=
+        Op::nonzero_lanes(Op::subtract_saturate_u8(Op::load(greatest + j), Op::load(shifted + j)))
+        << j / value_group;
+  return open;
+}
+
+// The smallest distance, centred, from which on z' >= size; the largest integer where none is.
+LOWATT_ALWAYS_INLINE std::int64_t inhibitor_closing_distance(const InhibitorConstants& constants,
+                                                             int size) noexcept {
+  const std::int64_t wanted = size + constants.alpha;
+  if (wanted <= 0) return 0;
+  if (constants.multiplier == 0) return INT64_MAX;
+  const std::int64_t product = wanted << constants.shift;
+  return (product + constants.multiplier - 1) / constants.multiplier - constants.rounding;
+}
+
+// Distances of four queries to the box around a tile's keys.
+template <class L>
+void inhibitor_box_distances(const std::uint8_t* const (&query)[4], const InhibitorTile& tile,
+                             Index box_dims, std::int32_t* distances) noexcept {
+  using Op = Ops<L>;
+  using Register = typename Op::Register;
+  const Register one = Op::fill_u8(1);
+  Register sum[4] = {Op::zero(), Op::zero(), Op::zero(), Op::zero()};
+  for (Index c = 0; c < box_dims; c += Op::bytes) {
+    const Register least = Op::load(tile.least_key + c), largest = Op::load(tile.largest_key + c);
+    for (int r = 0; r < 4; ++r) {
+      const Register q = Op::load(query[r] + c);
+      // One of the two is 0.
+      const Register gap =
+          Op::add_u8(Op::subtract_saturate_u8(least, q), Op::subtract_saturate_u8(q, largest));
+      sum[r] = Op::dot4_narrow(sum[r], gap, one);
+    }
+  }
+  Op::reduce4(sum[0], sum[1], sum[2], sum[3], distances);
+}
+
+// Splits a tile of values into what inhibition subtracts from and the direction of what is left:
+// 1 or, where values are negative, -1; unsigned 0. Of a value of 0 nothing is left.
+template <class L>
+void inhibitor_split_values(const std::int8_t* values, Index bytes, bool is_signed,
+                            std::uint8_t* magnitude, std::int8_t* direction) noexcept {
+  using Op = Ops<L>;
+  const auto positive = Op::fill_u8(1), negative = Op::fill_u8(is_signed ? -1 : 0);
+  for (Index i = 0; i < bytes; i += Op::bytes) {
+    const auto v = Op::load(values + i);
+    Op::store(magnitude + i, Op::absolute_s8(v));
+    Op::store(direction + i, Op::choose_negative(v, negative, positive));
+  }
+}
+
+// The groups of four keys to walk: all up to the last that may add something, or only those.
+struct GroupsToLast {
+  Index count = 0, group = 0;
+  LOWATT_ALWAYS_INLINE explicit GroupsToLast(unsigned open) noexcept
+      : count(32 - __builtin_clz(open)) {}
+  LOWATT_ALWAYS_INLINE bool has_more() const noexcept { return group < count; }
+  LOWATT_ALWAYS_INLINE void advance() noexcept { ++group; }
+};
+struct OpenGroups {
+  unsigned open = 0;
+  Index group = 0;
+  LOWATT_ALWAYS_INLINE explicit OpenGroups(unsigned open_groups) noexcept
+      : open(open_groups), group(__builtin_ctz(open_groups)) {}
+  LOWATT_ALWAYS_INLINE bool has_more() const noexcept { return open != 0; }
+  LOWATT_ALWAYS_INLINE void advance() noexcept {
+    open &= open - 1;
+    group = __builtin_ctz(open);
+  }
+};
+
+// Adds a split tile's inhibited values to Rows rows of H, `Vectors` registers of dims from `vector`
+// on.
+template <class L, int Rows, int Vectors, class Groups>
+void inhibitor_inhibit(const std::uint8_t* const (&shifted)[Rows],
+                       std::int32_t* const (&inhibited)[Rows], const std::uint8_t* magnitude,
+                       const std::int8_t* direction, Index vector, Groups groups) noexcept {
+  using Op = Ops<L>;
+  using Register = typename Op::Register;
+  Register sum[Rows][Vectors];
+  LOWATT_UNROLL
+  for (int r = 0; r < Rows; ++r) {
+    LOWATT_UNROLL
+    for (int v = 0; v < Vectors; ++v)
+      sum[r][v] = Op::narrow_begin(Op::load(inhibited[r] + (vector + v) * Op::lanes));
+  }
+  for (; groups.has_more(); groups.advance()) {
+    const Index group = groups.group;
+    Register score[Rows];
+    LOWATT_UNROLL
+    for (int r = 0; r < Rows; ++r) score[r] = Op::broadcast4(shifted[r] + group * value_group);
+    LOWATT_UNROLL
+    for (int v = 0; v < Vectors; ++v) {
+      const Index at = value_vector_offset<L>(vector + v) + group * value_group_stride;
+      const Register size = Op::load(magnitude + at);
+      const Register sign = Op::load(direction + at);
+      LOWATT_UNROLL
+      for (int r = 0; r < Rows; ++r)
+        sum[r][v] = Op::narrow_add(sum[r][v], Op::subtract_saturate_u8(size, score[r]), sign);
+    }
+  }
+  LOWATT_UNROLL
+  for (int r = 0; r < Rows; ++r) {
+    LOWATT_UNROLL
+    for (int v = 0; v < Vectors; ++v) {
+      std::int32_t* at = inhibited[r] + (vector + v) * Op::lanes;
+      Op::store(at, Op::narrow_end(Op::load(at), sum[r][v]));
+    }
+  }
+}
+
+// The same straight from values as they are stored, for one row: for so few, splitting costs more
+// than it saves. v - clamp(v, -z, z) is what inhibition leaves of v; unsigned, max(v, z) - z.
+template <class L, int Vectors, class Groups>
+void inhibitor_inhibit_one(const std::uint8_t* shifted, std::int32_t* inhibited,
+                           const std::int8_t* values, bool is_signed, Index vector,
+                           Groups groups) noexcept {
+  using Op = Ops<L>;
+  using Register = typename Op::Register;
+  const Register one = Op::fill_u8(1), reach = Op::fill_u8(inhibitor_out_of_reach);
+  Register sum[Vectors];
+  LOWATT_UNROLL
+  for (int v = 0; v < Vectors; ++v)
+    sum[v] = Op::narrow_begin(Op::load(inhibited + (vector + v) * Op::lanes));
+  for (; groups.has_more(); groups.advance()) {
+    const Index group = groups.group;
+    const Register score = Op::min_u8(Op::broadcast4(shifted + group * value_group), reach);
+    const Register least = is_signed ? Op::subtract_u8(Op::zero(), score) : score;
+    LOWATT_UNROLL
+    for (int v = 0; v < Vectors; ++v) {
+      const Register value =
+          Op::load(values + value_vector_offset<L>(vector + v) + group * value_group_stride);
+      const Register kept =
+          is_signed ? Op::subtract_u8(value, Op::max_s8(Op::min_s8(value, score), least))
+                    : Op::subtract_u8(Op::max_s8(value, score), score);
+      sum[v] = Op::narrow_add(sum[v], one, kept);
+    }
+  }
+  LOWATT_UNROLL
+  for (int v = 0; v < Vectors; ++v) {
+    std::int32_t* at = inhibited + (vector + v) * Op::lanes;
+    Op::store(at, Op::narrow_end(Op::load(at), sum[v]));
+  }
+}
+
+}  // namespace lowatt
