@@ -76,7 +76,7 @@ struct Adapter<Inhibitor> {
 
   static Index tile_bytes(const Inhibitor& mechanism, Index head_dim, Index value_dim) noexcept {
     if (is_fp32(mechanism)) return InhibitorFp32TileLayout(head_dim, value_dim).bytes();
-    return InhibitorTileLayout(head_dim, value_dim).bytes();
+    return InhibitorTileLayout(head_dim, value_dim, {}).bytes();
   }
   static Index query_block(const Inhibitor& mechanism, const Shape&) noexcept {
     return is_fp32(mechanism) ? inhibitor_fp32_query_block : inhibitor_query_block;
@@ -84,7 +84,7 @@ struct Adapter<Inhibitor> {
   static Index workspace_bytes(const Inhibitor& mechanism, const Shape& shape) noexcept {
     if (is_fp32(mechanism))
       return InhibitorFp32Workspace(nullptr, shape.head_dim, shape.value_dim).bytes();
-    return InhibitorWorkspace(nullptr, shape.head_dim, shape.value_dim).bytes;
+    return InhibitorWorkspace(nullptr, shape.head_dim, shape.value_dim, {}).bytes;
   }
 
   static void pack(const KernelTable& table, const Inhibitor& mechanism,
@@ -94,7 +94,7 @@ struct Adapter<Inhibitor> {
       table.inhibitor_fp32.pack(tokens);
       return;
     }
-    table.inhibitor_int8.pack({tokens, shared_scale(calibration, kv_entry).inverse,
+    table.inhibitor_int8.pack({tokens, {}, shared_scale(calibration, kv_entry).inverse,
                                detail::head_scale(calibration.value_absmax, kv_entry).inverse});
   }
 

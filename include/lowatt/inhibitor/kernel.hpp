@@ -1,11 +1,13 @@
-// The Inhibitor at 8 bits (arXiv 2310.02041, signed form of the paper's section on signed values).
+// The Inhibitor at 8 and at 4 bits (arXiv 2310.02041, signed form of the paper's section on signed
+// values).
 //
 //   H_ik = sum_j sign(v_jk) * max(|v_jk| - z'_ij, 0),   z' = shifted, rescaled  sum_k |q_ik - k_jk|
 //
 // Lives on   vpminub + vpdpbusd (scores) and vpsubusb + vpdpbusd (inhibition): two instructions for
 //            4 dims of 16 pairs each, bound by the byte unit's one per cycle at 512 bits. Below
 //            avx512icl the dot product is maddubs and a 16-bit sum, at sse2 two pmullw.
-// Layout     pack.hpp; the same for prefill and decode and at every level.
+// Layout     pack.hpp; the same for prefill and decode and at every level. A tile of 4 bits is
+//            unpacked once per block of queries, and then one of 8.
 // Overflow   a distance is at most 254 * head_dim; where 254 * head_dim + R exceeds 65535, or the
 //            shift F is below 16, scores are taken in 64 bits instead of 16. H gains at most 127
 //            per key: 32 bits hold 16.9 million keys. More are refused, as are head_dims whose
@@ -28,6 +30,7 @@ inline constexpr Index inhibitor_most_head_dim = (2147483647 - (1 << 30)) / 510;
 
 struct InhibitorArguments {
   BlockArguments block;
+  InhibitorWidth width;
   float query_inverse = 0;  // 1/s of keys and queries
   InhibitorConstants constants;
   bool is_signed = true, center = false, normalize = false;
@@ -37,7 +40,7 @@ struct InhibitorArguments {
 // What the phases of one block hand on to each other.
 struct InhibitorWorkspace {
   Index query_stride = 0, value_stride = 0;
-  std::uint8_t* query = nullptr;         // [rows][query_stride], q8 + 128
+  std::uint8_t* query = nullptr;         // [rows][query_stride], q8 + 128 or q4 + 8
   std::int32_t* query_sum = nullptr;     // [rows], sum of the query's bytes
   std::int64_t* distance_sum = nullptr;  // [rows], the row statistic
   std::int32_t* inhibited = nullptr;     // [rows][value_stride], H
@@ -45,9 +48,12 @@ struct InhibitorWorkspace {
   std::int32_t* distances = nullptr;     // [rows][64] of one tile, less the centre
   std::uint8_t* magnitude = nullptr;     // of inhibitor_split_dims dims of a tile: |v8|
   std::int8_t* direction = nullptr;      // -1, 0, 1
+  std::uint8_t* keys = nullptr;          // at 4 bits, one tile as it would be at 8
+  std::int8_t* values = nullptr;
   Index bytes = 0;
 
-  LOWATT_ALWAYS_INLINE InhibitorWorkspace(std::byte* base, Index head_dim, Index value_dim) noexcept
+  LOWATT_ALWAYS_INLINE InhibitorWorkspace(std::byte* base, Index head_dim, Index value_dim,
+                                          InhibitorWidth width) noexcept
       : query_stride(round_up(head_dim, inhibitor_box_step)),
         value_stride(round_up(value_dim, value_block)) {
     WorkspaceCutter cutter{base};
@@ -60,10 +66,15 @@ struct InhibitorWorkspace {
     distances = cutter.take<std::int32_t>(rows * tile_keys);
     magnitude = cutter.take<std::uint8_t>(inhibitor_split_dims * tile_keys);
     direction = cutter.take<std::int8_t>(inhibitor_split_dims * tile_keys);
+    if (width.is_half) {
+      keys = cutter.take<std::uint8_t>(key_tile_bytes(round_up(head_dim, width.dim_step())));
+      values = cutter.take<std::int8_t>(value_tile_bytes(value_dim));
+    }
     bytes = cutter.size();
   }
-  LOWATT_ALWAYS_INLINE explicit InhibitorWorkspace(const BlockArguments& block) noexcept
-      : InhibitorWorkspace(block.workspace, block.head_dim, block.value_dim) {}
+  LOWATT_ALWAYS_INLINE explicit InhibitorWorkspace(const InhibitorArguments& arguments) noexcept
+      : InhibitorWorkspace(arguments.block.workspace, arguments.block.head_dim,
+                           arguments.block.value_dim, arguments.width) {}
 };
 
 // Encodes the block's queries and clears its accumulators.
@@ -71,13 +82,13 @@ template <class L>
 void inhibitor_prepare(const InhibitorArguments& arguments) noexcept {
   using Op = Ops<L>;
   const BlockArguments& block = arguments.block;
-  const InhibitorWorkspace workspace(block);
+  const InhibitorWorkspace workspace(arguments);
   for (Index r = 0; r < block.rows; ++r) {
     std::uint8_t* query = workspace.query + r * workspace.query_stride;
     quantize_row<L>(block.query + r * block.query_stride, block.head_dim, arguments.query_inverse,
-                    reinterpret_cast<std::int8_t*>(query));
+                    reinterpret_cast<std::int8_t*>(query), arguments.width.limit());
     for (Index c = 0; c < block.head_dim; c += Op::bytes)
-      Op::store(query + c, Op::bit_xor(Op::load(query + c), Op::fill_u8(0x80)));
+      Op::store(query + c, Op::add_u8(Op::load(query + c), Op::fill_u8(arguments.width.bias())));
     for (Index c = block.head_dim; c < workspace.query_stride; ++c) query[c] = 0;
     auto sum = Op::zero();
     for (Index c = 0; c < workspace.query_stride; c += Op::bytes)
@@ -93,8 +104,15 @@ void inhibitor_prepare(const InhibitorArguments& arguments) noexcept {
 template <class L>
 void inhibitor_find_distances(const InhibitorArguments& arguments,
                               const InhibitorWorkspace& workspace, const std::int32_t* base,
-                              const InhibitorTile& tile, const TileRows& rows) noexcept {
+                              const InhibitorTile& tile, const InhibitorTileLayout& layout,
+                              const TileRows& rows) noexcept {
   const Index padded_dim = round_up(arguments.block.head_dim, key_group);
+  InhibitorTile unpacked = tile;
+  if (arguments.width.is_half) {
+    inhibitor_unpack_keys<L>(tile.keys, layout.key_bytes, workspace.keys);
+    unpacked.keys = workspace.keys;
+    unpacked.next = 0;
+  }
   const auto find = [&]<int Rows>(Index first) __attribute__((always_inline)) {
     const std::uint8_t* query[Rows];
     const std::int32_t* row_base[Rows];
@@ -105,7 +123,7 @@ void inhibitor_find_distances(const InhibitorArguments& arguments,
       row_base[i] = base + r;
       distances[i] = workspace.distances + r * tile_keys;
     }
-    inhibitor_distances<L, Rows>(query, row_base, padded_dim, tile, distances);
+    inhibitor_distances<L, Rows>(query, row_base, padded_dim, unpacked, distances);
   };
   Index i = 0;
   for (; i + 4 <= rows.count; i += 4) find.template operator()<4>(i);
@@ -117,13 +135,13 @@ template <class L>
 void inhibitor_statistic(const InhibitorArguments& arguments) noexcept {
   if (!arguments.center) return;
   const BlockArguments& block = arguments.block;
-  const InhibitorWorkspace workspace(block);
-  const InhibitorTileLayout layout(block.head_dim, block.value_dim);
+  const InhibitorWorkspace workspace(arguments);
+  const InhibitorTileLayout layout(block.head_dim, block.value_dim, arguments.width);
   TileRows rows(block);
   for (Index t = block.tile_begin; t < block.tile_end; ++t) {
     if (!rows.see(t)) continue;
     const InhibitorTile tile(block.tiles.tile(t), layout);
-    inhibitor_find_distances<L>(arguments, workspace, workspace.query_sum, tile, rows);
+    inhibitor_find_distances<L>(arguments, workspace, workspace.query_sum, tile, layout, rows);
     for (Index i = 0; i < rows.count; ++i) {
       const Index r = rows.row[i];
       std::int32_t* distances = workspace.distances + r * tile_keys;
@@ -201,10 +219,11 @@ void inhibitor_walk_one(const InhibitorArguments& arguments, const InhibitorWork
   const OpenGroups groups{open};
   Index v = 0;
   for (; v + together <= vectors; v += together)
-    inhibitor_inhibit_one<L, together>(shifted, inhibited, tile.values, arguments.is_signed, v,
-                                       groups);
+    inhibitor_inhibit_one<L, together>(shifted, inhibited, tile.values, tile.next,
+                                       arguments.is_signed, v, groups);
   for (; v < vectors; ++v)
-    inhibitor_inhibit_one<L, 1>(shifted, inhibited, tile.values, arguments.is_signed, v, groups);
+    inhibitor_inhibit_one<L, 1>(shifted, inhibited, tile.values, tile.next, arguments.is_signed, v,
+                                groups);
 }
 
 // Adds the tiles [tile_begin, tile_end) to the block's H.
@@ -213,8 +232,8 @@ void inhibitor_accumulate(const InhibitorArguments& arguments) noexcept {
   constexpr Index few_rows = 4;  // so few that splitting a tile's values does not pay
   constexpr int few_groups = 8;  // of 16: so few that walking them one row at a time pays
   const BlockArguments& block = arguments.block;
-  const InhibitorWorkspace workspace(block);
-  const InhibitorTileLayout layout(block.head_dim, block.value_dim);
+  const InhibitorWorkspace workspace(arguments);
+  const InhibitorTileLayout layout(block.head_dim, block.value_dim, arguments.width);
   const InhibitorConstants& constants = arguments.constants;
   const bool narrow = InhibitorNarrowShift<L>::fits(constants, block.head_dim);
   const InhibitorNarrowShift<L> shift_narrow(constants);
@@ -232,11 +251,12 @@ void inhibitor_accumulate(const InhibitorArguments& arguments) noexcept {
   InhibitorTileSkipper<L> skipper{};
   for (Index t = block.tile_begin; t < block.tile_end; ++t) {
     if (!rows.see(t)) continue;
-    const InhibitorTile tile(block.tiles.tile(t), layout);
+    InhibitorTile tile(block.tiles.tile(t), layout);
+    if (t + 1 < block.tile_end) tile.next = block.tiles.tile(t + 1) - block.tiles.tile(t);
     skipper.skip(arguments, workspace, centre, tile, rows);
 
     // All rows take each step before any takes the next: a row's own steps wait for each other.
-    inhibitor_find_distances<L>(arguments, workspace, base, tile, rows);
+    inhibitor_find_distances<L>(arguments, workspace, base, tile, layout, rows);
     Index open_rows[inhibitor_query_block], open_count = 0;
     unsigned open_groups[inhibitor_query_block];
     for (Index i = 0; i < rows.count; ++i) {
@@ -253,6 +273,12 @@ void inhibitor_accumulate(const InhibitorArguments& arguments) noexcept {
       open_count += open_groups[open_count] != 0 ? 1 : 0;
     }
 
+    if (open_count == 0) continue;
+    if (arguments.width.is_half) {
+      inhibitor_unpack_values<L>(tile.values, layout.value_bytes, workspace.values);
+      tile.values = workspace.values;
+      tile.next = 0;
+    }
     if (open_count <= few_rows) {
       for (Index i = 0; i < open_count; ++i)
         inhibitor_walk_one<L>(arguments, workspace, tile, open_rows[i], open_groups[i]);
@@ -293,7 +319,7 @@ void inhibitor_accumulate(const InhibitorArguments& arguments) noexcept {
 template <class L>
 void inhibitor_finish(const InhibitorArguments& arguments) noexcept {
   const BlockArguments& block = arguments.block;
-  const InhibitorWorkspace workspace(block);
+  const InhibitorWorkspace workspace(arguments);
   const double value_scale = arguments.value_scale, beta = arguments.beta;
   for (Index r = 0; r < block.rows; ++r) {
     const std::int32_t* __restrict inhibited = workspace.inhibited + r * workspace.value_stride;

@@ -1,4 +1,4 @@
-// How the Inhibitor's keys and values lie in memory at 8 bits. Per tile of 64 keys:
+// How the Inhibitor's keys and values lie in memory at 8 and at 4 bits. Per tile of 64 keys:
 //
 //   keys      [head_dim/4][64 keys][4 dims] u8   k8 + 128 (simd/byte_tile.hpp) sums      [64 keys]
 //   i32                      sum of those bytes over the dims greatest  [64 keys] u8 largest |v8|
@@ -6,6 +6,12 @@
 //   the tile, per dim;
 //                                                each row padded to 64 dims
 //   values    [value_dim/16][16 key groups][16 dims][4 keys] s8 (simd/byte_tile.hpp)
+//
+// At 4 bits keys are k4 + 8, and two bytes share one:
+//
+//   keys      [head_dim/8][64 keys][4 bytes]     low half: dims 0-3 of the 8, high half: dims 4-7
+//   values    [value_dim/16][8 key groups][16 dims][4 keys]   low half: key groups 0-7 of the tile,
+//                                                high half: key groups 8-15
 //
 // Keys are unsigned so that |q - k| = q + k - 2 min(q, k) needs one unsigned minimum and one dot
 // product with ones. Signs and magnitudes of values are derived per tile and block of queries.
@@ -20,12 +26,28 @@ namespace lowatt {
 
 inline constexpr Index inhibitor_box_step = 64;  // dims that a row of the box is padded to
 
+// What the two widths differ in.
+struct InhibitorWidth {
+  bool is_half = false;  // two steps a byte
+
+  LOWATT_ALWAYS_INLINE int limit() const noexcept { return is_half ? int4_limit : int8_limit; }
+  LOWATT_ALWAYS_INLINE int bias() const noexcept { return limit() + 1; }
+  // Dims that lie together.
+  LOWATT_ALWAYS_INLINE Index dim_step() const noexcept {
+    return is_half ? 2 * key_group : key_group;
+  }
+  LOWATT_ALWAYS_INLINE Index stored(Index bytes) const noexcept {
+    return is_half ? bytes / 2 : bytes;
+  }
+};
+
 struct InhibitorTileLayout {
   Index key_bytes = 0, value_bytes = 0, box_dims = 0;
 
-  LOWATT_ALWAYS_INLINE InhibitorTileLayout(Index head_dim, Index value_dim) noexcept
-      : key_bytes(key_tile_bytes(head_dim)),
-        value_bytes(value_tile_bytes(value_dim)),
+  LOWATT_ALWAYS_INLINE InhibitorTileLayout(Index head_dim, Index value_dim,
+                                           InhibitorWidth width) noexcept
+      : key_bytes(width.stored(key_tile_bytes(round_up(head_dim, width.dim_step())))),
+        value_bytes(width.stored(value_tile_bytes(value_dim))),
         box_dims(round_up(head_dim, inhibitor_box_step)) {}
 
   LOWATT_ALWAYS_INLINE Index sums_offset() const noexcept { return key_bytes; }
@@ -45,6 +67,7 @@ struct InhibitorTile {
   const std::uint8_t* least_key = nullptr;  // the box
   const std::uint8_t* largest_key = nullptr;
   const std::int8_t* values = nullptr;
+  Index next = 0;  // bytes to the tile that comes after
 
   LOWATT_ALWAYS_INLINE InhibitorTile(const std::byte* tile,
                                      const InhibitorTileLayout& layout) noexcept
@@ -58,14 +81,43 @@ struct InhibitorTile {
 
 struct InhibitorPackArguments {
   PackArguments tokens;
+  InhibitorWidth width;
   float key_inverse = 0;    // 1/s of keys and queries
   float value_inverse = 0;  // 1/sv
 };
 
+// Writes key `slot` of a tile whose bytes hold two dims.
+LOWATT_ALWAYS_INLINE void inhibitor_scatter_half_key(const std::uint8_t* key, Index head_dim,
+                                                     Index slot, std::uint8_t* tile) noexcept {
+  for (Index c = 0; c < head_dim; c += 2 * key_group)
+    for (Index i = 0; i < key_group; ++i) {
+      const std::uint8_t low = c + i < head_dim ? key[c + i] : std::uint8_t{0};
+      const std::uint8_t high =
+          c + key_group + i < head_dim ? key[c + key_group + i] : std::uint8_t{0};
+      tile[c / 2 * tile_keys + slot * key_group + i] = static_cast<std::uint8_t>(low | high << 4);
+    }
+}
+
+// Writes value `slot` of a tile whose bytes hold two keys; the other key's half stays.
+LOWATT_ALWAYS_INLINE void inhibitor_scatter_half_value(const std::int8_t* value, Index first_dim,
+                                                       Index count, Index slot,
+                                                       std::uint8_t* tile) noexcept {
+  constexpr Index half = tile_keys / 2;
+  const int shift = slot < half ? 0 : 4;
+  for (Index c = 0; c < count; ++c) {
+    const Index dim = first_dim + c;
+    std::uint8_t& byte = tile[dim / value_block * value_block * half +
+                              slot % half / value_group * value_group_stride +
+                              dim % value_block * value_group + slot % value_group];
+    byte = static_cast<std::uint8_t>((byte & 0xf0 >> shift) | (value[c] & 15) << shift);
+  }
+}
+
 template <class L>
 void inhibitor_pack(const InhibitorPackArguments& arguments) noexcept {
   const PackArguments& tokens = arguments.tokens;
-  const InhibitorTileLayout layout(tokens.head_dim, tokens.value_dim);
+  const InhibitorWidth width = arguments.width;
+  const InhibitorTileLayout layout(tokens.head_dim, tokens.value_dim, width);
   alignas(64) std::int8_t bytes[quantize_chunk];
   alignas(64) std::uint8_t biased[quantize_chunk];
   for (Index i = 0; i < tokens.count; ++i) {
@@ -75,11 +127,12 @@ void inhibitor_pack(const InhibitorPackArguments& arguments) noexcept {
     auto* largest = least + layout.box_dims;
     std::int32_t sum = 0;
     for (Index c = 0; c < tokens.head_dim; c += quantize_chunk) {
-      const Index count =
-          tokens.head_dim - c < quantize_chunk ? tokens.head_dim - c : quantize_chunk;
-      quantize_row<L>(tokens.key + i * tokens.key_stride + c, count, arguments.key_inverse, bytes);
+      const Index left = tokens.head_dim - c;
+      const Index count = left < quantize_chunk ? left : quantize_chunk;
+      quantize_row<L>(tokens.key + i * tokens.key_stride + c, count, arguments.key_inverse, bytes,
+                      width.limit());
       for (Index j = 0; j < count; ++j) {
-        biased[j] = static_cast<std::uint8_t>(bytes[j] + 128);
+        biased[j] = static_cast<std::uint8_t>(bytes[j] + width.bias());
         sum += biased[j];
       }
       for (Index j = 0; j < count; ++j) {
@@ -87,12 +140,33 @@ void inhibitor_pack(const InhibitorPackArguments& arguments) noexcept {
         least[c + j] = slot == 0 || byte < least[c + j] ? byte : least[c + j];
         largest[c + j] = slot == 0 || byte > largest[c + j] ? byte : largest[c + j];
       }
-      scatter_key(biased, count, slot, reinterpret_cast<std::uint8_t*>(tile) + c * tile_keys);
+      auto* keys = reinterpret_cast<std::uint8_t*>(tile + width.stored(c * tile_keys));
+      if (width.is_half)
+        inhibitor_scatter_half_key(biased, count, slot, keys);
+      else
+        scatter_key(biased, count, slot, keys);
     }
     reinterpret_cast<std::int32_t*>(tile + layout.sums_offset())[slot] = sum;
-    reinterpret_cast<std::uint8_t*>(tile + layout.greatest_offset())[slot] = pack_value<L>(
-        tokens.value + i * tokens.value_stride, tokens.value_dim, arguments.value_inverse, slot,
-        reinterpret_cast<std::int8_t*>(tile + layout.values_offset()));
+
+    int greatest = 0;
+    for (Index c = 0; c < tokens.value_dim; c += quantize_chunk) {
+      const Index left = tokens.value_dim - c;
+      const Index count = left < quantize_chunk ? left : quantize_chunk;
+      quantize_row<L>(tokens.value + i * tokens.value_stride + c, count, arguments.value_inverse,
+                      bytes, width.limit());
+      for (Index j = 0; j < count; ++j) {
+        const int size = bytes[j] < 0 ? -bytes[j] : bytes[j];
+        greatest = size > greatest ? size : greatest;
+      }
+      std::byte* values = tile + layout.values_offset();
+      if (width.is_half)
+        inhibitor_scatter_half_value(bytes, c, count, slot,
+                                     reinterpret_cast<std::uint8_t*>(values));
+      else
+        scatter_value(bytes, c, count, slot, reinterpret_cast<std::int8_t*>(values));
+    }
+    reinterpret_cast<std::uint8_t*>(tile + layout.greatest_offset())[slot] =
+        static_cast<std::uint8_t>(greatest);
   }
 }
 

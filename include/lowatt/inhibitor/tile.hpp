@@ -12,6 +12,39 @@
 
 namespace lowatt {
 
+// A tile's keys at 4 bits as they would lie at 8: `stored` bytes become twice as many.
+template <class L>
+void inhibitor_unpack_keys(const std::uint8_t* keys, Index stored,
+                           std::uint8_t* unpacked) noexcept {
+  using Op = Ops<L>;
+  constexpr Index half = tile_keys * key_group;  // bytes of four dims
+  const auto low_bits = Op::fill_u8(15);
+  for (Index c = 0; c < stored; c += half)
+    for (Index i = 0; i < half; i += Op::bytes) {
+      const auto two = Op::load(keys + c + i);
+      Op::store(unpacked + 2 * c + i, Op::bit_and(two, low_bits));
+      Op::store(unpacked + 2 * c + half + i, Op::high_nibbles(two));
+    }
+}
+
+// Likewise values of some blocks of dims.
+template <class L>
+void inhibitor_unpack_values(const std::int8_t* values, Index stored,
+                             std::int8_t* unpacked) noexcept {
+  using Op = Ops<L>;
+  constexpr Index half = value_block * tile_keys / 2;  // bytes of one block of dims
+  const auto low_bits = Op::fill_u8(15), sign = Op::fill_u8(8);
+  const auto extend = [&](auto x) __attribute__((always_inline)) {
+    return Op::subtract_u8(Op::bit_xor(x, sign), sign);
+  };
+  for (Index c = 0; c < stored; c += half)
+    for (Index i = 0; i < half; i += Op::bytes) {
+      const auto two = Op::load(values + c + i);
+      Op::store(unpacked + 2 * c + i, extend(Op::bit_and(two, low_bits)));
+      Op::store(unpacked + 2 * c + half + i, extend(Op::high_nibbles(two)));
+    }
+}
+
 // Distances of Rows queries to the 64 keys of a tile: |q - k| = q + k - 2 min(q, k), and the sums
 // of k are known. base[r] is the sum of q and whatever else the caller wants to be added.
 template <class L, int Rows>
@@ -42,8 +75,12 @@ void inhibitor_distances(const std::uint8_t* const (&query)[Rows],
       for (Index c = begin; c < end; c += key_group) {
         Register key[vectors];
         LOWATT_UNROLL
-        for (int v = 0; v < vectors; ++v)
-          key[v] = Op::load(tile.keys + c * tile_keys + first * key_group + v * Op::bytes);
+        for (int v = 0; v < vectors; ++v) {
+          const std::uint8_t* at = tile.keys + c * tile_keys + first * key_group + v * Op::bytes;
+          key[v] = Op::load(at);
+          // A single query waits for memory: its next tile is on the way while it takes this one.
+          if constexpr (Rows == 1) __builtin_prefetch(at + tile.next);
+        }
         LOWATT_UNROLL
         for (int r = 0; r < Rows; ++r) {
           const Register q = Op::broadcast4(query[r] + c);
@@ -252,7 +289,7 @@ void inhibitor_inhibit(const std::uint8_t* const (&shifted)[Rows],
 // than it saves. v - clamp(v, -z, z) is what inhibition leaves of v; unsigned, max(v, z) - z.
 template <class L, int Vectors, class Groups>
 void inhibitor_inhibit_one(const std::uint8_t* shifted, std::int32_t* inhibited,
-                           const std::int8_t* values, bool is_signed, Index vector,
+                           const std::int8_t* values, Index next, bool is_signed, Index vector,
                            Groups groups) noexcept {
   using Op = Ops<L>;
   using Register = typename Op::Register;
@@ -267,8 +304,10 @@ void inhibitor_inhibit_one(const std::uint8_t* shifted, std::int32_t* inhibited,
     const Register least = is_signed ? Op::subtract_u8(Op::zero(), score) : score;
     LOWATT_UNROLL
     for (int v = 0; v < Vectors; ++v) {
-      const Register value =
-          Op::load(values + value_vector_offset<L>(vector + v) + group * value_group_stride);
+      const std::int8_t* at =
+          values + value_vector_offset<L>(vector + v) + group * value_group_stride;
+      const Register value = Op::load(at);
+      __builtin_prefetch(at + next);
       const Register kept =
           is_signed ? Op::subtract_u8(value, Op::max_s8(Op::min_s8(value, score), least))
                     : Op::subtract_u8(Op::max_s8(value, score), score);

@@ -1,6 +1,6 @@
 // Symmetric quantisation of single values: x ~ scale * q with q in [-limit, limit].
 //
-// limit is 127 for int8 and 32767 for int16. The results are defined to the bit, on every level:
+// limit is 127 for int8, 32767 for int16 and 7 for int4. The results are defined to the bit, on every level:
 //   absmax < 2^-110   scale = inverse = 0 and every q is 0. (Above it, the scale is a normal number
 //                     and the inverse is finite, for both widths.)
 //   else              scale = absmax / limit and inverse = limit / absmax, float32 divisions;
@@ -16,6 +16,7 @@
 
 namespace lowatt {
 
+inline constexpr int int4_limit = 7;
 inline constexpr int int8_limit = 127;
 inline constexpr int int16_limit = 32767;
 

@@ -31,27 +31,29 @@ LOWATT_ALWAYS_INLINE void scatter_key(const std::uint8_t* key, Index head_dim, I
     tile[c / key_group * key_group * tile_keys + slot * key_group + c % key_group] = key[c];
 }
 
-static_assert(quantize_chunk % value_block == 0 && quantize_chunk % key_group == 0);
+// Writes dims [first_dim, first_dim + count) of value `slot` (0..63) into a value tile.
+LOWATT_ALWAYS_INLINE void scatter_value(const std::int8_t* value, Index first_dim, Index count,
+                                        Index slot, std::int8_t* tile) noexcept {
+  for (Index c = 0; c < count; ++c) {
+    const Index dim = first_dim + c;
+    tile[dim / value_block * value_block * tile_keys +
+         slot / value_group * value_block * value_group + dim % value_block * value_group +
+         slot % value_group] = value[c];
+  }
+}
 
-// Quantises one value and writes its bytes to `slot` (0..63) of a value tile. Returns the largest
-// absolute value among them.
+static_assert(quantize_chunk % value_block == 0 && quantize_chunk % (2 * key_group) == 0);
+
+// Quantises one value and writes its bytes to `slot` (0..63) of a value tile.
 template <class L>
-std::uint8_t pack_value(const float* value, Index value_dim, float inverse, Index slot,
-                        std::int8_t* tile) noexcept {
+void pack_value(const float* value, Index value_dim, float inverse, Index slot,
+                std::int8_t* tile) noexcept {
   alignas(64) std::int8_t bytes[quantize_chunk];
-  int greatest = 0;
   for (Index first = 0; first < value_dim; first += quantize_chunk) {
     const Index count = value_dim - first < quantize_chunk ? value_dim - first : quantize_chunk;
     quantize_row<L>(value + first, count, inverse, bytes);
-    for (Index c = 0; c < count; ++c) {
-      const int size = bytes[c] < 0 ? -bytes[c] : bytes[c];
-      greatest = size > greatest ? size : greatest;
-      tile[(first + c) / value_block * value_block * tile_keys +
-           slot / value_group * value_block * value_group + c % value_block * value_group +
-           slot % value_group] = bytes[c];
-    }
+    scatter_value(bytes, first, count, slot, tile);
   }
-  return static_cast<std::uint8_t>(greatest);
 }
 
 // Bytes from the start of a value tile to register `vector` (bytes/4 dims) of key group 0; the key
