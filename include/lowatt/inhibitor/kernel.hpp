@@ -107,6 +107,12 @@ void inhibitor_find_distances(const InhibitorArguments& arguments,
                               const InhibitorTile& tile, const InhibitorTileLayout& layout,
                               const TileRows& rows) noexcept {
   const Index padded_dim = round_up(arguments.block.head_dim, key_group);
+  if (arguments.width.is_half && rows.count == 1) {
+    const Index r = rows.row[0];
+    inhibitor_half_distances<L>(workspace.query + r * workspace.query_stride, base + r,
+                                layout.key_bytes, tile, workspace.distances + r * tile_keys);
+    return;
+  }
   InhibitorTile unpacked = tile;
   if (arguments.width.is_half) {
     inhibitor_unpack_keys<L>(tile.keys, layout.key_bytes, workspace.keys);
@@ -208,7 +214,7 @@ void inhibitor_inhibit_rows(const InhibitorWorkspace& workspace, const Index* ro
                                   groups);
 }
 
-// The same for one row, without splitting the tile.
+// The same for one row and all dims, without splitting the tile.
 template <class L>
 void inhibitor_walk_one(const InhibitorArguments& arguments, const InhibitorWorkspace& workspace,
                         const InhibitorTile& tile, Index row, unsigned open) noexcept {
@@ -216,14 +222,18 @@ void inhibitor_walk_one(const InhibitorArguments& arguments, const InhibitorWork
   const Index vectors = workspace.value_stride / Ops<L>::lanes;
   const std::uint8_t* shifted = workspace.shifted + row * tile_keys;
   std::int32_t* inhibited = workspace.inhibited + row * workspace.value_stride;
-  const OpenGroups groups{open};
+  const auto walk = [&]<int Vectors>(Index v) __attribute__((always_inline)) {
+    if (arguments.width.is_half)
+      inhibitor_inhibit_half<L, Vectors>(shifted, inhibited, tile.values, tile.next,
+                                         arguments.is_signed, v,
+                                         OpenGroups((open | open >> 8) & 0xffu));
+    else
+      inhibitor_inhibit_one<L, Vectors>(shifted, inhibited, tile.values, tile.next,
+                                        arguments.is_signed, v, OpenGroups(open));
+  };
   Index v = 0;
-  for (; v + together <= vectors; v += together)
-    inhibitor_inhibit_one<L, together>(shifted, inhibited, tile.values, tile.next,
-                                       arguments.is_signed, v, groups);
-  for (; v < vectors; ++v)
-    inhibitor_inhibit_one<L, 1>(shifted, inhibited, tile.values, tile.next, arguments.is_signed, v,
-                                groups);
+  for (; v + together <= vectors; v += together) walk.template operator()<together>(v);
+  for (; v < vectors; ++v) walk.template operator()<1>(v);
 }
 
 // Adds the tiles [tile_begin, tile_end) to the block's H.
@@ -273,16 +283,14 @@ void inhibitor_accumulate(const InhibitorArguments& arguments) noexcept {
       open_count += open_groups[open_count] != 0 ? 1 : 0;
     }
 
-    if (open_count == 0) continue;
-    if (arguments.width.is_half) {
-      inhibitor_unpack_values<L>(tile.values, layout.value_bytes, workspace.values);
-      tile.values = workspace.values;
-      tile.next = 0;
-    }
     if (open_count <= few_rows) {
       for (Index i = 0; i < open_count; ++i)
         inhibitor_walk_one<L>(arguments, workspace, tile, open_rows[i], open_groups[i]);
       continue;
+    }
+    if (arguments.width.is_half) {
+      inhibitor_unpack_values<L>(tile.values, layout.value_bytes, workspace.values);
+      tile.values = workspace.values;
     }
     // Rows with few open groups walk them alone; the others go four at a time.
     Index full[inhibitor_query_block], full_count = 0, sparse_count = 0;

@@ -7,7 +7,7 @@
 //                                                each row padded to 64 dims
 //   values    [value_dim/16][16 key groups][16 dims][4 keys] s8 (simd/byte_tile.hpp)
 //
-// At 4 bits keys are k4 + 8, and two bytes share one:
+// At 4 bits there are k4 + 8 and v4 + 8, and two share a byte:
 //
 //   keys      [head_dim/8][64 keys][4 bytes]     low half: dims 0-3 of the 8, high half: dims 4-7
 //   values    [value_dim/16][8 key groups][16 dims][4 keys]   low half: key groups 0-7 of the tile,
@@ -15,8 +15,8 @@
 //
 // Keys are unsigned so that |q - k| = q + k - 2 min(q, k) needs one unsigned minimum and one dot
 // product with ones. Signs and magnitudes of values are derived per tile and block of queries.
-// Unused slots are zero: a value of 0 is inhibited whatever its score. `greatest` and `box` tell
-// which keys, and which tiles, cannot add anything to a row (tile.hpp).
+// Unused slots are hidden from every query: z' = 127 leaves nothing of any byte. `greatest` and
+// `box` tell which keys, and which tiles, cannot add anything to a row (tile.hpp).
 #pragma once
 
 #include "../quant/scale.hpp"
@@ -109,7 +109,7 @@ LOWATT_ALWAYS_INLINE void inhibitor_scatter_half_value(const std::int8_t* value,
     std::uint8_t& byte = tile[dim / value_block * value_block * half +
                               slot % half / value_group * value_group_stride +
                               dim % value_block * value_group + slot % value_group];
-    byte = static_cast<std::uint8_t>((byte & 0xf0 >> shift) | (value[c] & 15) << shift);
+    byte = static_cast<std::uint8_t>((byte & 0xf0 >> shift) | (value[c] + 8) << shift);
   }
 }
 

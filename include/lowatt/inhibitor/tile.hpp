@@ -33,15 +33,12 @@ void inhibitor_unpack_values(const std::int8_t* values, Index stored,
                              std::int8_t* unpacked) noexcept {
   using Op = Ops<L>;
   constexpr Index half = value_block * tile_keys / 2;  // bytes of one block of dims
-  const auto low_bits = Op::fill_u8(15), sign = Op::fill_u8(8);
-  const auto extend = [&](auto x) __attribute__((always_inline)) {
-    return Op::subtract_u8(Op::bit_xor(x, sign), sign);
-  };
+  const auto low_bits = Op::fill_u8(15), bias = Op::fill_u8(8);
   for (Index c = 0; c < stored; c += half)
     for (Index i = 0; i < half; i += Op::bytes) {
       const auto two = Op::load(values + c + i);
-      Op::store(unpacked + 2 * c + i, extend(Op::bit_and(two, low_bits)));
-      Op::store(unpacked + 2 * c + half + i, extend(Op::high_nibbles(two)));
+      Op::store(unpacked + 2 * c + i, Op::subtract_u8(Op::bit_and(two, low_bits), bias));
+      Op::store(unpacked + 2 * c + half + i, Op::subtract_u8(Op::high_nibbles(two), bias));
     }
 }
 
@@ -94,6 +91,50 @@ void inhibitor_distances(const std::uint8_t* const (&query)[Rows],
         LOWATT_UNROLL
         for (int v = 0; v < vectors; ++v)
           Op::store(distances[r] + first + v * Op::lanes, Op::narrow_end(total(r, v), sum[r][v]));
+      }
+    }
+}
+
+// Distances of one query straight from keys at 4 bits. High halves stay 16 times what they mean.
+template <class L>
+void inhibitor_half_distances(const std::uint8_t* query, const std::int32_t* base, Index stored,
+                              const InhibitorTile& tile, std::int32_t* distances) noexcept {
+  using Op = Ops<L>;
+  using Register = typename Op::Register;
+  constexpr int vectors = Op::block_vectors;
+  constexpr Index row = tile_keys * key_group, step = Op::narrow_steps * row;
+  const Register minus_twos = Op::fill_u8(-2);
+  const Register low_bits = Op::fill_u8(0x0f), high_bits = Op::fill_u8(0xf0);
+  for (Index first = 0; first < tile_keys; first += vectors * Op::lanes)
+    for (Index begin = 0; begin < stored; begin += step) {
+      const Index end = stored - begin < step ? stored : begin + step;
+      Register low[vectors], high[vectors];
+      LOWATT_UNROLL
+      for (int v = 0; v < vectors; ++v) low[v] = high[v] = Op::narrow_begin(Op::zero());
+      for (Index c = begin; c < end; c += row) {
+        const std::uint8_t* eight = query + c / row * 2 * key_group;
+        const Register q_low = Op::broadcast4(eight);
+        const Register q_high = Op::raise_nibbles(Op::broadcast4(eight + key_group));
+        LOWATT_UNROLL
+        for (int v = 0; v < vectors; ++v) {
+          const std::uint8_t* at = tile.keys + c + first * key_group + v * Op::bytes;
+          const Register two = Op::load(at);
+          __builtin_prefetch(at + tile.next);
+          low[v] =
+              Op::narrow_add(low[v], Op::min_u8(q_low, Op::bit_and(two, low_bits)), minus_twos);
+          high[v] =
+              Op::narrow_add(high[v], Op::min_u8(q_high, Op::bit_and(two, high_bits)), minus_twos);
+        }
+      }
+      LOWATT_UNROLL
+      for (int v = 0; v < vectors; ++v) {
+        const Index at = first + v * Op::lanes;
+        const Register so_far = begin == 0
+                                    ? Op::add_i32(Op::broadcast4(base), Op::load(tile.sums + at))
+                                    : Op::load(distances + at);
+        const Register sum = Op::add_i32(Op::narrow_end(Op::zero(), low[v]),
+                                         Op::divide_by_16_i32(Op::narrow_end(Op::zero(), high[v])));
+        Op::store(distances + at, Op::add_i32(so_far, sum));
       }
     }
 }
@@ -287,10 +328,10 @@ void inhibitor_inhibit(const std::uint8_t* const (&shifted)[Rows],
 
 // The same straight from values as they are stored, for one row: for so few, splitting costs more
 // than it saves. v - clamp(v, -z, z) is what inhibition leaves of v; unsigned, max(v, z) - z.
-template <class L, int Vectors, class Groups>
+template <class L, int Vectors>
 void inhibitor_inhibit_one(const std::uint8_t* shifted, std::int32_t* inhibited,
                            const std::int8_t* values, Index next, bool is_signed, Index vector,
-                           Groups groups) noexcept {
+                           OpenGroups groups) noexcept {
   using Op = Ops<L>;
   using Register = typename Op::Register;
   const Register one = Op::fill_u8(1), reach = Op::fill_u8(inhibitor_out_of_reach);
@@ -318,6 +359,56 @@ void inhibitor_inhibit_one(const std::uint8_t* shifted, std::int32_t* inhibited,
   for (int v = 0; v < Vectors; ++v) {
     std::int32_t* at = inhibited + (vector + v) * Op::lanes;
     Op::store(at, Op::narrow_end(Op::load(at), sum[v]));
+  }
+}
+
+// Likewise from values at 4 bits: v + 8 is clamped to [8 - z, 8 + z]. Of each byte the low half
+// belongs to a group of `groups`, which are those of the tile's first half, the high half to the
+// group eight further on; high halves stay 16 times what they mean.
+template <class L, int Vectors>
+void inhibitor_inhibit_half(const std::uint8_t* shifted, std::int32_t* inhibited,
+                            const std::int8_t* values, Index next, bool is_signed, Index vector,
+                            OpenGroups groups) noexcept {
+  using Op = Ops<L>;
+  using Register = typename Op::Register;
+  constexpr Index per_block = value_group_stride / Op::bytes;
+  constexpr Index block_bytes = value_block * tile_keys / 2, half = tile_keys / 2;
+  const Register one = Op::fill_u8(1), bias = Op::fill_u8(8), high_bias = Op::fill_u8(0x80);
+  const Register low_bits = Op::fill_u8(0x0f), high_bits = Op::fill_u8(0xf0);
+  Register low[Vectors], high[Vectors];
+  LOWATT_UNROLL
+  for (int v = 0; v < Vectors; ++v) low[v] = high[v] = Op::narrow_begin(Op::zero());
+  for (; groups.has_more(); groups.advance()) {
+    const std::uint8_t* at_scores = shifted + groups.group * value_group;
+    const Register score = Op::min_u8(Op::broadcast4(at_scores), bias);
+    const Register high_score =
+        Op::raise_nibbles(Op::min_u8(Op::broadcast4(at_scores + half), bias));
+    const Register top = Op::add_u8(bias, score), bottom = Op::subtract_u8(bias, score);
+    const Register high_top = Op::add_saturate_u8(high_bias, high_score);
+    const Register high_bottom = Op::subtract_u8(high_bias, high_score);
+    const auto kept = [&](Register value, Register most, Register least)
+        __attribute__((always_inline)) {
+      return is_signed ? Op::subtract_u8(value, Op::max_u8(Op::min_u8(value, most), least))
+                       : Op::subtract_saturate_u8(value, most);
+    };
+    LOWATT_UNROLL
+    for (int v = 0; v < Vectors; ++v) {
+      const Index at_vector = vector + v;
+      const std::int8_t* at = values + at_vector / per_block * block_bytes +
+                              at_vector % per_block * Op::bytes + groups.group * value_group_stride;
+      const Register two = Op::load(at);
+      __builtin_prefetch(at + next);
+      low[v] = Op::narrow_add(low[v], one, kept(Op::bit_and(two, low_bits), top, bottom));
+      high[v] =
+          Op::narrow_add(high[v], one, kept(Op::bit_and(two, high_bits), high_top, high_bottom));
+    }
+  }
+  LOWATT_UNROLL
+  for (int v = 0; v < Vectors; ++v) {
+    std::int32_t* at = inhibited + (vector + v) * Op::lanes;
+    const Register sum = Op::add_i32(Op::narrow_end(Op::zero(), low[v]),
+                                     Op::divide_by_16_i32(Op::narrow_end(Op::zero(), high[v])));
+    Op::store(at, Op::add_i32(Op::load(at), sum));
   }
 }
 

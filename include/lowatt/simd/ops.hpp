@@ -10,8 +10,9 @@
 //                  deep)
 //   memory         load, store, broadcast4 (the same four bytes in every lane)
 //   fills          zero, fill_u8, fill_i32
-//   bytes          min_u8, min_s8, max_s8, add_u8, subtract_u8, subtract_saturate_u8, bit_and,
-//                  bit_xor, high_nibbles, popcount_u8, absolute_s8; choose_negative(a, negative,
+//   bytes          min_u8, max_u8, min_s8, max_s8, add_u8, subtract_u8, add_saturate_u8,
+//                  subtract_saturate_u8, bit_and, bit_xor, high_nibbles, raise_nibbles (0..15 times
+//                  16), popcount_u8, absolute_s8; choose_negative(a, negative,
 //                  otherwise): of the two, by the sign of each byte of a; lookup_u8(table, used,
 //                  index): 256 bytes of table are read, those from `used` on are zero;
 //                  interleave4(a, b, c, d, out): lane l of out[v] holds byte interleaved(v, l) of
@@ -21,7 +22,7 @@
 //   packing        pack_u16(a, b) from signed 32 bits, pack_u8(a, b) from signed 16 bits, both
 //                  saturating; restore_order brings the bytes of four registers packed twice into
 //                  the order of the four
-//   32 bits        add_i32, max_i32
+//   32 bits        add_i32, max_i32, divide_by_16_i32 (of multiples)
 //   4-byte dot     dot4(acc, u, s): acc + sum of u*s over the lane's four bytes, u unsigned,
 //                  s signed, exact for all values; dot4_narrow: the same, faster below avx512icl,
 //                  where the caller knows that u0*s0 + u1*s1 and u2*s2 + u3*s3 fit 16 bits

@@ -34,6 +34,9 @@ struct Ops<arch::avx2> {
   static LOWATT_ALWAYS_INLINE Register min_u8(Register a, Register b) noexcept {
     return _mm256_min_epu8(a, b);
   }
+  static LOWATT_ALWAYS_INLINE Register max_u8(Register a, Register b) noexcept {
+    return _mm256_max_epu8(a, b);
+  }
   static LOWATT_ALWAYS_INLINE Register add_u8(Register a, Register b) noexcept {
     return _mm256_add_epi8(a, b);
   }
@@ -48,6 +51,15 @@ struct Ops<arch::avx2> {
   }
   static LOWATT_ALWAYS_INLINE Register high_nibbles(Register a) noexcept {
     return _mm256_and_si256(_mm256_srli_epi16(a, 4), fill_u8(15));
+  }
+  static LOWATT_ALWAYS_INLINE Register raise_nibbles(Register a) noexcept {
+    return _mm256_slli_epi16(a, 4);
+  }
+  static LOWATT_ALWAYS_INLINE Register divide_by_16_i32(Register a) noexcept {
+    return _mm256_srai_epi32(a, 4);
+  }
+  static LOWATT_ALWAYS_INLINE Register add_saturate_u8(Register a, Register b) noexcept {
+    return _mm256_adds_epu8(a, b);
   }
   static LOWATT_ALWAYS_INLINE Register absolute_s8(Register a) noexcept {
     return _mm256_abs_epi8(a);

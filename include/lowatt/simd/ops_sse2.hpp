@@ -34,6 +34,9 @@ struct Ops<arch::sse2> {
   static LOWATT_ALWAYS_INLINE Register min_u8(Register a, Register b) noexcept {
     return _mm_min_epu8(a, b);
   }
+  static LOWATT_ALWAYS_INLINE Register max_u8(Register a, Register b) noexcept {
+    return _mm_max_epu8(a, b);
+  }
   static LOWATT_ALWAYS_INLINE Register add_u8(Register a, Register b) noexcept {
     return _mm_add_epi8(a, b);
   }
@@ -48,6 +51,15 @@ struct Ops<arch::sse2> {
   }
   static LOWATT_ALWAYS_INLINE Register high_nibbles(Register a) noexcept {
     return _mm_and_si128(_mm_srli_epi16(a, 4), fill_u8(15));
+  }
+  static LOWATT_ALWAYS_INLINE Register raise_nibbles(Register a) noexcept {
+    return _mm_slli_epi16(a, 4);
+  }
+  static LOWATT_ALWAYS_INLINE Register divide_by_16_i32(Register a) noexcept {
+    return _mm_srai_epi32(a, 4);
+  }
+  static LOWATT_ALWAYS_INLINE Register add_saturate_u8(Register a, Register b) noexcept {
+    return _mm_adds_epu8(a, b);
   }
   static LOWATT_ALWAYS_INLINE Register absolute_s8(Register a) noexcept {
     const Register negative = _mm_cmplt_epi8(a, zero());
