@@ -13,14 +13,18 @@
 #include <numeric>
 #include <string>
 
+#include "cases.hpp"
 #include "ceiling.hpp"
 #include "eigen_baseline.hpp"
-#include "inputs.hpp"
 
 namespace {
 
+using bench::count_pairs;
+using bench::Extents;
 using bench::Index;
 using bench::Inputs;
+using bench::name_of;
+using bench::shapes;
 using bench::Work;
 using lowatt::Level;
 
@@ -30,24 +34,6 @@ struct Bound {
   Work work;
   double bytes_per_pair;  // in operands of `work`
 };
-
-struct Extents {
-  const char* phase;
-  Index heads, queries, keys, dim;
-};
-
-std::string name_of(const std::string& kernel, const std::string& level, const Extents& e) {
-  return kernel + "/" + level + "/" + e.phase + "/" + std::to_string(e.keys) + "/" +
-         std::to_string(e.dim);
-}
-
-void count_pairs(benchmark::State& state, const Inputs& inputs) {
-  using benchmark::Counter;
-  const double pairs = inputs.pairs();
-  state.counters["ns_per_pair"] =
-      Counter(pairs * 1e-9, Counter::kIsIterationInvariantRate | Counter::kInvert);
-  state.counters["pairs_per_s"] = Counter(pairs, Counter::kIsIterationInvariantRate);
-}
 
 // Percent of the ceiling: the time that the bounding instructions take at best, by the time taken.
 void count_ceiling(benchmark::State& state, const Inputs& inputs, Level level,
@@ -139,13 +125,6 @@ void run_pack(benchmark::State& state, const Subject<M>& subject, Level level, c
       static_cast<double>(e.heads * e.keys) * 1e-9,
       benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
 }
-
-constexpr Extents shapes[] = {
-    {"prefill", 4, 128, 128, 64},  {"prefill", 2, 512, 512, 64},  {"prefill", 1, 2048, 2048, 64},
-    {"prefill", 4, 128, 128, 128}, {"prefill", 2, 512, 512, 128}, {"prefill", 1, 2048, 2048, 128},
-    {"decode", 1, 1, 4096, 64},    {"decode", 1, 1, 32768, 64},   {"decode", 1, 1, 4096, 128},
-    {"decode", 1, 1, 32768, 128},
-};
 
 template <class M>
 void add(const Subject<M>& subject) {

@@ -16,7 +16,7 @@
 #include <string_view>
 
 #include "attention.hpp"
-#include "cases.hpp"
+#include "bench/cases.hpp"
 
 namespace {
 

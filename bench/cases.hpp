@@ -5,7 +5,7 @@
 
 #include <string>
 
-#include "bench/inputs.hpp"
+#include "inputs.hpp"
 
 namespace bench {
 
@@ -28,8 +28,10 @@ inline std::string name_of(const std::string& kernel, const std::string& level, 
 
 inline void count_pairs(benchmark::State& state, const Inputs& inputs) {
   using benchmark::Counter;
+  const double pairs = inputs.pairs();
   state.counters["ns_per_pair"] =
-      Counter(inputs.pairs() * 1e-9, Counter::kIsIterationInvariantRate | Counter::kInvert);
+      Counter(pairs * 1e-9, Counter::kIsIterationInvariantRate | Counter::kInvert);
+  state.counters["pairs_per_s"] = Counter(pairs, Counter::kIsIterationInvariantRate);
 }
 
 }  // namespace bench
