@@ -196,6 +196,8 @@ Status inhibitor_reference(const Inhibitor& mechanism, View<const float> q, View
                            const Calibration* given = nullptr) noexcept {
   if (mechanism.precision == Precision::fp32)
     return inhibitor_reference_real(mechanism, q, k, v, out, causal);
+  if (mechanism.precision == Precision::int16)
+    return inhibitor_reference_integer<std::int16_t>(mechanism, q, k, v, out, causal, given);
   return inhibitor_reference_integer<std::int8_t>(mechanism, q, k, v, out, causal, given);
 }
 

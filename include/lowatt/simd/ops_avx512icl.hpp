@@ -32,6 +32,11 @@ struct Ops<arch::avx512icl> : Ops<arch::avx512> {
   static LOWATT_ALWAYS_INLINE Register dot4_narrow(Register acc, Register u, Register s) noexcept {
     return _mm512_dpbusd_epi32(acc, u, s);
   }
+
+  // 16 bits.
+  static LOWATT_ALWAYS_INLINE Register dot2(Register acc, Register a, Register b) noexcept {
+    return _mm512_dpwssd_epi32(acc, a, b);
+  }
 };
 
 }  // namespace lowatt
