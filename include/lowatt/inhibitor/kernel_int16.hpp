@@ -64,11 +64,15 @@ struct InhibitorInt16Workspace {
   LOWATT_ALWAYS_INLINE explicit InhibitorInt16Workspace(const BlockArguments& block) noexcept
       : InhibitorInt16Workspace(block.workspace, block.head_dim, block.value_dim) {}
 
+  LOWATT_ALWAYS_INLINE void clear(Index rows) const noexcept {
+    const Index count = rows * stride;
+    __builtin_memset(recent, 0, static_cast<std::size_t>(count) * sizeof *recent);
+    __builtin_memset(inhibited, 0, static_cast<std::size_t>(count) * sizeof *inhibited);
+  }
   LOWATT_ALWAYS_INLINE void fold(Index rows) const noexcept {
-    for (Index i = 0; i < rows * stride; ++i) {
-      inhibited[i] += recent[i];
-      recent[i] = 0;
-    }
+    const Index count = rows * stride;
+    for (Index i = 0; i < count; ++i) inhibited[i] += recent[i];
+    __builtin_memset(recent, 0, static_cast<std::size_t>(count) * sizeof *recent);
   }
 };
 
@@ -170,14 +174,15 @@ void inhibitor_int16_shift_scores(const std::int16_t* query, Index padded_dim,
       });
 }
 
-// A tile of values as inhibition needs them: magnitudes, and the direction of what is left of them.
-template <class L>
+// A tile of values as inhibition needs them: magnitudes, and the direction of what is left of them
+// (-1 or 1; unsigned, 0 or 1). Keeps them for later readers where there will be any.
+template <class L, bool Keep>
 struct InhibitorInt16Values {
   using Op = Ops<L>;
   using Register = typename Op::Register;
   const std::int16_t* values;
   bool is_signed;
-  // Direction 1 and, where the value is negative, -1; unsigned, 0.
+  const InhibitorInt16Workspace& workspace;
   Register one = Op::fill_i16(1), flip = Op::fill_i16(is_signed ? -2 : -1);
 
   LOWATT_ALWAYS_INLINE void load(Index at, Register& magnitude,
@@ -185,21 +190,22 @@ struct InhibitorInt16Values {
     const Register value = Op::load(values + at);
     magnitude = Op::absolute_s16(value);
     direction = Op::add_i16(one, Op::bit_and(Op::negative_s16(value), flip));
+    if constexpr (Keep) {
+      Op::store(workspace.magnitude + at, magnitude);
+      Op::store(workspace.direction + at, direction);
+    }
   }
 };
-
-// The same, taken apart once for all queries of a block.
 template <class L>
-struct InhibitorInt16SplitValues {
+struct InhibitorInt16KeptValues {
   using Op = Ops<L>;
   using Register = typename Op::Register;
-  const std::uint16_t* magnitudes;
-  const std::int16_t* directions;
+  const InhibitorInt16Workspace& workspace;
 
   LOWATT_ALWAYS_INLINE void load(Index at, Register& magnitude,
                                  Register& direction) const noexcept {
-    magnitude = Op::load(magnitudes + at);
-    direction = Op::load(directions + at);
+    magnitude = Op::load(workspace.magnitude + at);
+    direction = Op::load(workspace.direction + at);
   }
 };
 
@@ -237,24 +243,38 @@ void inhibitor_int16_inhibit(const std::uint16_t* shifted, const Values& values,
   }
 }
 
-// The same for all rows and dims of a block.
-template <class L, class Values>
-void inhibitor_int16_inhibit_block(Index rows, const InhibitorInt16Workspace& workspace,
-                                   const Values& values) noexcept {
+// The same for all dims of rows r .. r + Rows - 1 of a block.
+template <class L, int Rows, class Values>
+void inhibitor_int16_inhibit_rows(const InhibitorInt16Workspace& workspace, Index r,
+                                  const Values& values) noexcept {
   const Index stride = workspace.stride, vectors = stride / Ops<L>::lanes;
-  const auto inhibit = [&]<int Rows>(Index r) {
-    const std::uint16_t* shifted = workspace.shifted + r * tile_keys;
-    std::int32_t* recent = workspace.recent + r * stride;
-    constexpr int together = Ops<L>::block_vectors;
-    Index v = 0;
-    for (; v + together <= vectors; v += together)
-      inhibitor_int16_inhibit<L, Rows, together>(shifted, values, v, recent, stride);
-    for (; v < vectors; ++v)
-      inhibitor_int16_inhibit<L, Rows, 1>(shifted, values, v, recent, stride);
-  };
-  Index r = 0;
-  for (; r + 4 <= rows; r += 4) inhibit.template operator()<4>(r);
-  for (; r < rows; ++r) inhibit.template operator()<1>(r);
+  const std::uint16_t* shifted = workspace.shifted + r * tile_keys;
+  std::int32_t* recent = workspace.recent + r * stride;
+  constexpr int together = Ops<L>::block_vectors;
+  Index v = 0;
+  for (; v + together <= vectors; v += together)
+    inhibitor_int16_inhibit<L, Rows, together>(shifted, values, v, recent, stride);
+  for (; v < vectors; ++v) inhibitor_int16_inhibit<L, Rows, 1>(shifted, values, v, recent, stride);
+}
+
+// The same for all rows of a block: the first ones read the tile, later ones what those have kept.
+template <class L>
+void inhibitor_int16_inhibit_block(Index rows, const InhibitorInt16Workspace& workspace,
+                                   const std::int16_t* values, bool is_signed) noexcept {
+  const InhibitorInt16KeptValues<L> kept{workspace};
+  Index r = 1;
+  if (rows == 1) {
+    inhibitor_int16_inhibit_rows<L, 1>(
+        workspace, 0, InhibitorInt16Values<L, false>{values, is_signed, workspace});
+  } else if (rows < 4) {
+    inhibitor_int16_inhibit_rows<L, 1>(workspace, 0,
+                                       InhibitorInt16Values<L, true>{values, is_signed, workspace});
+  } else {
+    inhibitor_int16_inhibit_rows<L, 4>(workspace, 0,
+                                       InhibitorInt16Values<L, true>{values, is_signed, workspace});
+    for (r = 4; r + 4 <= rows; r += 4) inhibitor_int16_inhibit_rows<L, 4>(workspace, r, kept);
+  }
+  for (; r < rows; ++r) inhibitor_int16_inhibit_rows<L, 1>(workspace, r, kept);
 }
 
 // Encodes the block's queries and clears its accumulators.
@@ -273,8 +293,7 @@ void inhibitor_int16_prepare(const InhibitorInt16Arguments& arguments) noexcept 
     workspace.query_sum[r] = sum;
     workspace.distance_sum[r] = 0;
   }
-  for (Index i = 0; i < block.rows * workspace.stride; ++i)
-    workspace.recent[i] = 0, workspace.inhibited[i] = 0;
+  workspace.clear(block.rows);
 }
 
 // The row statistic of centring: sum of distances over visible keys.
@@ -317,7 +336,6 @@ void inhibitor_int16_statistic(const InhibitorInt16Arguments& arguments) noexcep
 // Adds the tiles [tile_begin, tile_end) to the block's H.
 template <class L>
 void inhibitor_int16_accumulate(const InhibitorInt16Arguments& arguments) noexcept {
-  using Op = Ops<L>;
   const BlockArguments& block = arguments.block;
   const InhibitorInt16Workspace workspace(block);
   const InhibitorInt16TileLayout layout(block.head_dim, block.value_dim);
@@ -353,21 +371,9 @@ void inhibitor_int16_accumulate(const InhibitorInt16Arguments& arguments) noexce
     for (r = 0; r < block.rows; ++r)
       hide(workspace.shifted + r * tile_keys, block.visible_word(r, t), std::uint16_t{32767});
 
-    const InhibitorInt16Values<L> values{
-        reinterpret_cast<const std::int16_t*>(tile + layout.values_offset()), arguments.is_signed};
-    if (block.rows <= 4) {
-      inhibitor_int16_inhibit_block<L>(block.rows, workspace, values);
-    } else {
-      for (Index i = 0; i < layout.value_count; i += Op::bytes / 2) {
-        typename Op::Register magnitude, direction;
-        values.load(i, magnitude, direction);
-        Op::store(workspace.magnitude + i, magnitude);
-        Op::store(workspace.direction + i, direction);
-      }
-      inhibitor_int16_inhibit_block<L>(
-          block.rows, workspace,
-          InhibitorInt16SplitValues<L>{workspace.magnitude, workspace.direction});
-    }
+    inhibitor_int16_inhibit_block<L>(
+        block.rows, workspace, reinterpret_cast<const std::int16_t*>(tile + layout.values_offset()),
+        arguments.is_signed);
     if (++recent_tiles % inhibitor_int16_recent_tiles == 0) workspace.fold(block.rows);
   }
   workspace.fold(block.rows);
