@@ -1,7 +1,7 @@
 // The 16-bit Inhibitor against its reference, bit for bit.
 #include <lowatt/inhibitor/reference.hpp>
 
-#include "support/sweep.hpp"
+#include "support/float_check.hpp"
 
 namespace {
 
@@ -64,6 +64,21 @@ TEST(InhibitorInt16, SweepSteep) {
                   .center = c.seed % 3 == 0},
                  c);
   }
+}
+
+TEST(InhibitorInt16, Masks) {
+  for (const bool spoil_values : {false, true})
+    for (const bool is_signed : {false, true})
+      for (const bool center : {false, true})
+        test::expect_masks_hide(
+            Inhibitor{.scale = 0.02,
+                      .alpha = -0.1,
+                      .is_signed = is_signed,
+                      .center = center,
+                      .normalize = true,
+                      .precision = lowatt::Precision::int16},
+            [](const auto&... arguments) { return lowatt::inhibitor_reference(arguments...); },
+            spoil_values, 0);
 }
 
 TEST(InhibitorInt16, DefaultScale) {
