@@ -22,6 +22,7 @@ namespace lowatt {
 
 inline constexpr Index inhibitor_int16_query_block = 32;
 inline constexpr Index inhibitor_int16_most_head_dim = ((1 << 30) - 1) / 65534;
+inline constexpr Index inhibitor_int16_kept_dims = 64;  // at least block_vectors * lanes
 inline constexpr Index inhibitor_int16_recent_tiles = 2147483647 / 32767 / tile_keys;
 
 struct InhibitorInt16Arguments {
@@ -40,8 +41,7 @@ struct InhibitorInt16Workspace {
   std::int32_t* recent = nullptr;        // [rows][padded value_dim], H of the latest tiles
   std::int64_t* inhibited = nullptr;     // [rows][padded value_dim], H of those before
   std::uint16_t* shifted = nullptr;      // [rows][64], z' of one tile
-  std::uint16_t* magnitude = nullptr;    // one tile of values: |v16|
-  std::int16_t* direction = nullptr;     // -1, 0, 1
+  std::byte* kept = nullptr;             // magnitudes and directions of a tile, up to 64 dims
   Index stride = 0;                      // padded value_dim
   Index bytes = 0;
 
@@ -50,15 +50,14 @@ struct InhibitorInt16Workspace {
       : stride(round_up(value_dim, value_pair_block)) {
     WorkspaceCutter cutter{base};
     const Index rows = inhibitor_int16_query_block;
-    const Index value_count = InhibitorInt16TileLayout(head_dim, value_dim).value_count;
     query = cutter.take<std::int16_t>(rows * round_up(head_dim, key_pair));
     query_sum = cutter.take<std::int32_t>(rows);
     distance_sum = cutter.take<std::int64_t>(rows);
     recent = cutter.take<std::int32_t>(rows * stride);
     inhibited = cutter.take<std::int64_t>(rows * stride);
     shifted = cutter.take<std::uint16_t>(rows * tile_keys);
-    magnitude = cutter.take<std::uint16_t>(value_count);
-    direction = cutter.take<std::int16_t>(value_count);
+    kept = cutter.take<std::byte>(2 * inhibitor_int16_kept_dims * tile_keys *
+                                  Index{sizeof(std::int16_t)});
     bytes = cutter.size();
   }
   LOWATT_ALWAYS_INLINE explicit InhibitorInt16Workspace(const BlockArguments& block) noexcept
@@ -174,25 +173,26 @@ void inhibitor_int16_shift_scores(const std::int16_t* query, Index padded_dim,
       });
 }
 
-// A tile of values as inhibition needs them: magnitudes, and the direction of what is left of them
-// (-1 or 1; unsigned, 0 or 1). Keeps them for later readers where there will be any.
+// Registers of values as inhibition needs them: magnitudes, and the direction of what is left of
+// them (-1 or 1; unsigned, 0 or 1). Keeps them for later readers where there will be any.
 template <class L, bool Keep>
 struct InhibitorInt16Values {
   using Op = Ops<L>;
   using Register = typename Op::Register;
   const std::int16_t* values;
   bool is_signed;
-  const InhibitorInt16Workspace& workspace;
+  std::byte* kept;
   Register one = Op::fill_i16(1), flip = Op::fill_i16(is_signed ? -2 : -1);
 
-  LOWATT_ALWAYS_INLINE void load(Index at, Register& magnitude,
+  // Register number `number` of those that are kept, at values + at.
+  LOWATT_ALWAYS_INLINE void load(Index at, Index number, Register& magnitude,
                                  Register& direction) const noexcept {
     const Register value = Op::load(values + at);
     magnitude = Op::absolute_s16(value);
     direction = Op::add_i16(one, Op::bit_and(Op::negative_s16(value), flip));
     if constexpr (Keep) {
-      Op::store(workspace.magnitude + at, magnitude);
-      Op::store(workspace.direction + at, direction);
+      Op::store(kept + number * 2 * Op::bytes, magnitude);
+      Op::store(kept + number * 2 * Op::bytes + Op::bytes, direction);
     }
   }
 };
@@ -200,12 +200,12 @@ template <class L>
 struct InhibitorInt16KeptValues {
   using Op = Ops<L>;
   using Register = typename Op::Register;
-  const InhibitorInt16Workspace& workspace;
+  const std::byte* kept;
 
-  LOWATT_ALWAYS_INLINE void load(Index at, Register& magnitude,
+  LOWATT_ALWAYS_INLINE void load(Index, Index number, Register& magnitude,
                                  Register& direction) const noexcept {
-    magnitude = Op::load(workspace.magnitude + at);
-    direction = Op::load(workspace.direction + at);
+    magnitude = Op::load(kept + number * 2 * Op::bytes);
+    direction = Op::load(kept + number * 2 * Op::bytes + Op::bytes);
   }
 };
 
@@ -216,21 +216,21 @@ void inhibitor_int16_inhibit(const std::uint16_t* shifted, const Values& values,
   using Op = Ops<L>;
   using Register = typename Op::Register;
   Register sum[Rows][Vectors];
-  LOWATT_UNROLL for (int r = 0; r < Rows; ++r) {
-    LOWATT_UNROLL for (int v = 0; v < Vectors; ++v) {
+  Index at[Vectors];
+  LOWATT_UNROLL for (int v = 0; v < Vectors; ++v) {
+    at[v] = value_pair_offset<L>(vector + v);
+    LOWATT_UNROLL for (int r = 0; r < Rows; ++r) {
       sum[r][v] = Op::load(recent + r * stride + (vector + v) * Op::lanes);
     }
   }
-  Index offset[Vectors];
-  LOWATT_UNROLL for (int v = 0; v < Vectors; ++v) offset[v] = value_pair_offset<L>(vector + v);
-  for (Index j = 0; j < tile_keys; j += value_pair) {
+  for (Index pair = 0; pair < tile_keys / value_pair; ++pair) {
     Register score[Rows];
     LOWATT_UNROLL for (int r = 0; r < Rows; ++r) {
-      score[r] = Op::broadcast4(shifted + r * tile_keys + j);
+      score[r] = Op::broadcast4(shifted + r * tile_keys + pair * value_pair);
     }
     LOWATT_UNROLL for (int v = 0; v < Vectors; ++v) {
       Register magnitude, direction;
-      values.load(offset[v] + j / value_pair * value_pair_stride, magnitude, direction);
+      values.load(at[v] + pair * value_pair_stride, pair * Vectors + v, magnitude, direction);
       LOWATT_UNROLL for (int r = 0; r < Rows; ++r) {
         sum[r][v] = Op::dot2(sum[r][v], Op::subtract_saturate_u16(magnitude, score[r]), direction);
       }
@@ -243,38 +243,28 @@ void inhibitor_int16_inhibit(const std::uint16_t* shifted, const Values& values,
   }
 }
 
-// The same for all dims of rows r .. r + Rows - 1 of a block.
-template <class L, int Rows, class Values>
-void inhibitor_int16_inhibit_rows(const InhibitorInt16Workspace& workspace, Index r,
-                                  const Values& values) noexcept {
-  const Index stride = workspace.stride, vectors = stride / Ops<L>::lanes;
-  const std::uint16_t* shifted = workspace.shifted + r * tile_keys;
-  std::int32_t* recent = workspace.recent + r * stride;
-  constexpr int together = Ops<L>::block_vectors;
-  Index v = 0;
-  for (; v + together <= vectors; v += together)
-    inhibitor_int16_inhibit<L, Rows, together>(shifted, values, v, recent, stride);
-  for (; v < vectors; ++v) inhibitor_int16_inhibit<L, Rows, 1>(shifted, values, v, recent, stride);
-}
-
 // The same for all rows of a block: the first ones read the tile, later ones what those have kept.
-template <class L>
-void inhibitor_int16_inhibit_block(Index rows, const InhibitorInt16Workspace& workspace,
-                                   const std::int16_t* values, bool is_signed) noexcept {
-  const InhibitorInt16KeptValues<L> kept{workspace};
-  Index r = 1;
-  if (rows == 1) {
-    inhibitor_int16_inhibit_rows<L, 1>(
-        workspace, 0, InhibitorInt16Values<L, false>{values, is_signed, workspace});
-  } else if (rows < 4) {
-    inhibitor_int16_inhibit_rows<L, 1>(workspace, 0,
-                                       InhibitorInt16Values<L, true>{values, is_signed, workspace});
-  } else {
-    inhibitor_int16_inhibit_rows<L, 4>(workspace, 0,
-                                       InhibitorInt16Values<L, true>{values, is_signed, workspace});
-    for (r = 4; r + 4 <= rows; r += 4) inhibitor_int16_inhibit_rows<L, 4>(workspace, r, kept);
-  }
-  for (; r < rows; ++r) inhibitor_int16_inhibit_rows<L, 1>(workspace, r, kept);
+template <class L, int Vectors>
+void inhibitor_int16_inhibit_rows(Index rows, const InhibitorInt16Workspace& workspace,
+                                  const std::int16_t* values, bool is_signed,
+                                  Index vector) noexcept {
+  const InhibitorInt16Values<L, false> once{values, is_signed, nullptr};
+  const InhibitorInt16Values<L, true> first{values, is_signed, workspace.kept};
+  const InhibitorInt16KeptValues<L> later{workspace.kept};
+  const auto inhibit = [&]<int Rows>(Index r, const auto& from) {
+    inhibitor_int16_inhibit<L, Rows, Vectors>(workspace.shifted + r * tile_keys, from, vector,
+                                              workspace.recent + r * workspace.stride,
+                                              workspace.stride);
+  };
+  Index r = rows < 4 ? 1 : 4;
+  if (rows == 1)
+    inhibit.template operator()<1>(0, once);
+  else if (rows < 4)
+    inhibit.template operator()<1>(0, first);
+  else
+    inhibit.template operator()<4>(0, first);
+  for (; r + 4 <= rows; r += 4) inhibit.template operator()<4>(r, later);
+  for (; r < rows; ++r) inhibit.template operator()<1>(r, later);
 }
 
 // Encodes the block's queries and clears its accumulators.
@@ -371,9 +361,15 @@ void inhibitor_int16_accumulate(const InhibitorInt16Arguments& arguments) noexce
     for (r = 0; r < block.rows; ++r)
       hide(workspace.shifted + r * tile_keys, block.visible_word(r, t), std::uint16_t{32767});
 
-    inhibitor_int16_inhibit_block<L>(
-        block.rows, workspace, reinterpret_cast<const std::int16_t*>(tile + layout.values_offset()),
-        arguments.is_signed);
+    const auto* values = reinterpret_cast<const std::int16_t*>(tile + layout.values_offset());
+    constexpr int together = Ops<L>::block_vectors;
+    const Index vectors = workspace.stride / Ops<L>::lanes;
+    Index v = 0;
+    for (; v + together <= vectors; v += together)
+      inhibitor_int16_inhibit_rows<L, together>(block.rows, workspace, values, arguments.is_signed,
+                                                v);
+    for (; v < vectors; ++v)
+      inhibitor_int16_inhibit_rows<L, 1>(block.rows, workspace, values, arguments.is_signed, v);
     if (++recent_tiles % inhibitor_int16_recent_tiles == 0) workspace.fold(block.rows);
   }
   workspace.fold(block.rows);
