@@ -11,6 +11,7 @@ namespace bench {
 enum class Work {
   multiply_add,  // fp32 products and sums
   minimum_dot,   // unsigned byte minimum or saturating difference, then a dot product with bytes
+  minimum_dot2,  // the same with 16-bit values
   dot,           // exact dot product of unsigned with signed bytes
   popcount,      // xor, popcount of bytes, sum of bytes
   absolute_sum   // fp32 difference, magnitude, sum

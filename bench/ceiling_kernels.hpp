@@ -58,6 +58,12 @@ int ceiling_loop(Work work, long repeats) {
             hide_value(a);
             return Op::narrow_add(s, Op::min_u8(a, b), b);
           });
+    case Work::minimum_dot2:
+      return repeat<L>(
+          repeats, Op::zero(), [&](Register s) __attribute__((always_inline)) {
+            hide_value(a);
+            return Op::dot2(s, Op::min_s16(a, b), b);
+          });
     case Work::dot:
       return repeat<L>(
           repeats, Op::zero(), [&](Register s) __attribute__((always_inline)) {

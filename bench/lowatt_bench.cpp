@@ -203,6 +203,12 @@ void add_all() {
         return std::vector<Bound>{{Work::minimum_dot, 2 * as_double(d)}};
       }});
   add(Subject<lowatt::Inhibitor>{
+      "inhibitor/int16",
+      [](const Inputs& in) { return dense_inhibitor(in.dim, lowatt::Precision::int16); },
+      [](Index d) {
+        return std::vector<Bound>{{Work::minimum_dot2, 4 * as_double(d)}};
+      }});
+  add(Subject<lowatt::Inhibitor>{
       "inhibitor/fp32",
       [](const Inputs& in) { return dense_inhibitor(in.dim, lowatt::Precision::fp32); },
       [](Index d) {
@@ -231,8 +237,9 @@ void add_all() {
   add_reference("softmax/fp32", [](Inputs& in) {
     return lowatt::softmax_reference(lowatt::Softmax{}, in.q(), in.k(), in.v(), in.out());
   });
-  for (const auto precision : {lowatt::Precision::int8, lowatt::Precision::fp32})
-    add_reference(precision == lowatt::Precision::int8 ? "inhibitor/int8" : "inhibitor/fp32",
+  for (const auto precision :
+       {lowatt::Precision::int8, lowatt::Precision::int16, lowatt::Precision::fp32})
+    add_reference(std::string("inhibitor/") + lowatt::precision_name(precision),
                   [precision](Inputs& in) {
                     return lowatt::inhibitor_reference(dense_inhibitor(in.dim, precision), in.q(),
                                                        in.k(), in.v(), in.out());

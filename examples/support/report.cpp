@@ -10,7 +10,7 @@ namespace {
 
 std::string precision_name(const Mechanism& mechanism) {
   if (const auto* inhibitor = std::get_if<lowatt::Inhibitor>(&mechanism))
-    return inhibitor->precision == lowatt::Precision::int8 ? "int8" : "fp32";
+    return lowatt::precision_name(inhibitor->precision);
   if (std::holds_alternative<Latte>(mechanism)) return "int8";
   if (const auto* bitformer = std::get_if<lowatt::Bitformer>(&mechanism))
     return std::to_string(bitformer->planes) + "-bit";

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <lowatt/inhibitor/reference.hpp>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -330,10 +331,32 @@ TEST_F(AttendCli, ReportsTheLevelThatRan) {
     EXPECT_EQ(report(softmax_ + files() + Arguments{"--arch", level})["arch"], level);
 }
 
+// What no golden case covers: the reference is exact, so must the program be.
+TEST_F(AttendCli, ComputesTheInhibitorAt16Bits) {
+  const auto read = [&](const std::string& name) { return support::read_npy(folder_ / name); };
+  const auto q = read("q.npy"), k = read("k.npy"), v = read("v.npy");
+  std::vector<float> expected(std::size_t{4} * 5 * 3);
+  const lowatt::Inhibitor mechanism{
+      .scale = 0.05, .alpha = 0.1, .center = true, .precision = lowatt::Precision::int16};
+  ASSERT_TRUE(lowatt::inhibitor_reference(mechanism,
+                                          lowatt::View<const float>(q.data.data(), 4, 5, 6),
+                                          lowatt::View<const float>(k.data.data(), 2, 7, 6),
+                                          lowatt::View<const float>(v.data.data(), 2, 7, 3),
+                                          lowatt::View<float>(expected.data(), 4, 5, 3), true)
+                  .ok());
+  for (const std::string& level : runnable_levels()) {
+    report(inhibitor_ + files() +
+           Arguments{"--precision", "int16", "--scale", "0.05", "--alpha", "0.1", "--center",
+                     "--causal", "--arch", level, "--out", folder_ / "o.npy"});
+    EXPECT_EQ(read("o.npy").data, expected) << level;
+  }
+}
+
 TEST_F(AttendCli, ReportsPrecisions) {
   EXPECT_EQ(report(softmax_ + files())["precision"], "fp32");
   EXPECT_EQ(report(inhibitor_ + files())["precision"], "int8");
   EXPECT_EQ(report(inhibitor_ + files() + Arguments{"--precision", "fp32"})["precision"], "fp32");
+  EXPECT_EQ(report(inhibitor_ + files() + Arguments{"--precision", "int16"})["precision"], "int16");
   EXPECT_EQ(report(latte_ + files())["precision"], "int8");
   EXPECT_EQ(report(bitformer_ + files() + Arguments{"--planes", "3"})["precision"], "3-bit");
 }

@@ -98,7 +98,8 @@ inline GoldenCase parse_golden_case(const nlohmann::json& json) {
       throw std::runtime_error("golden case " + golden.name + " has unknown option " + option);
     }
   }
-  inhibitor.precision = precision == "fp32" ? lowatt::Precision::fp32 : lowatt::Precision::int8;
+  for (const auto known : {lowatt::Precision::fp32, lowatt::Precision::int16})
+    if (precision == lowatt::precision_name(known)) inhibitor.precision = known;
   inhibitor.scale = latte.scale = bitformer.scale = scale;
   if (mechanism == "softmax")
     golden.mechanism = lowatt::Softmax{.scale = scale};

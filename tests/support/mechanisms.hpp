@@ -19,6 +19,13 @@ struct InhibitorExample {
   static constexpr bool exact = true;
   static Mechanism make() { return {.scale = 0.01, .alpha = 0.05, .center = true}; }
 };
+struct InhibitorInt16Example {
+  using Mechanism = lowatt::Inhibitor;
+  static constexpr bool exact = true;
+  static Mechanism make() {
+    return {.scale = 0.01, .alpha = 0.05, .center = true, .precision = lowatt::Precision::int16};
+  }
+};
 struct InhibitorFp32Example {
   using Mechanism = lowatt::Inhibitor;
   static constexpr bool exact = false;
@@ -42,7 +49,8 @@ struct BitformerThermometerExample {
   static Mechanism make() { return {.planes = 7, .center_keys = true}; }
 };
 
-using Examples = testing::Types<SoftmaxExample, InhibitorExample, InhibitorFp32Example,
-                                LatteExample, BitformerSignExample, BitformerThermometerExample>;
+using Examples =
+    testing::Types<SoftmaxExample, InhibitorExample, InhibitorInt16Example, InhibitorFp32Example,
+                   LatteExample, BitformerSignExample, BitformerThermometerExample>;
 
 }  // namespace test

@@ -4,6 +4,7 @@
 #include "../core/rows.hpp"
 #include "../inhibitor/kernel.hpp"
 #include "../inhibitor/kernel_fp32.hpp"
+#include "../inhibitor/kernel_int16.hpp"
 #include "../inhibitor/params.hpp"
 #include "adapter.hpp"
 
@@ -18,17 +19,22 @@ struct Adapter<Inhibitor> {
                      mechanism.alpha);
     if (!__builtin_isfinite(mechanism.beta))
       return failure(StatusCode::invalid_argument, "beta is %g; it must be finite", mechanism.beta);
-    if (mechanism.precision != Precision::fp32 && mechanism.precision != Precision::int8)
-      return failure(StatusCode::unsupported,
-                     "precision is %s; the Inhibitor has kernels for fp32 and int8",
-                     precision_name(mechanism.precision));
-    if (!is_fp32(mechanism) && shape.head_dim > inhibitor_most_head_dim)
-      return failure(StatusCode::invalid_shape, "head_dim is %td; 32-bit sums hold at most %td",
-                     shape.head_dim, inhibitor_most_head_dim);
-    if (!is_fp32(mechanism) && shape.keys > inhibitor_most_keys)
-      return failure(StatusCode::invalid_shape, "keys is %td; 32-bit sums hold at most %td",
-                     shape.keys, inhibitor_most_keys);
-    return {};
+    switch (mechanism.precision) {
+      case Precision::fp32:
+        return {};
+      case Precision::int16:
+        return check_most("head_dim", shape.head_dim, inhibitor_int16_most_head_dim);
+      case Precision::int8:
+      case Precision::int4:
+        if (Status status = check_most("head_dim", shape.head_dim, inhibitor_most_head_dim);
+            !status.ok())
+          return status;
+        return check_most("keys", shape.keys, inhibitor_most_keys);
+      default:
+        return failure(StatusCode::unsupported,
+                       "precision is %s; the Inhibitor has fp32, int16, int8 and int4",
+                       precision_name(mechanism.precision));
+    }
   }
 
   static Status calibrate(const Inhibitor& mechanism, View<const float> q, View<const float> k,
@@ -75,16 +81,34 @@ struct Adapter<Inhibitor> {
   }
 
   static Index tile_bytes(const Inhibitor& mechanism, Index head_dim, Index value_dim) noexcept {
-    if (is_fp32(mechanism)) return InhibitorFp32TileLayout(head_dim, value_dim).bytes();
-    return InhibitorTileLayout(head_dim, value_dim, {}).bytes();
+    switch (mechanism.precision) {
+      case Precision::fp32:
+        return InhibitorFp32TileLayout(head_dim, value_dim).bytes();
+      case Precision::int16:
+        return InhibitorInt16TileLayout(head_dim, value_dim).bytes();
+      default:
+        return InhibitorTileLayout(head_dim, value_dim, width(mechanism)).bytes();
+    }
   }
   static Index query_block(const Inhibitor& mechanism, const Shape&) noexcept {
-    return is_fp32(mechanism) ? inhibitor_fp32_query_block : inhibitor_query_block;
+    switch (mechanism.precision) {
+      case Precision::fp32:
+        return inhibitor_fp32_query_block;
+      case Precision::int16:
+        return inhibitor_int16_query_block;
+      default:
+        return inhibitor_query_block;
+    }
   }
   static Index workspace_bytes(const Inhibitor& mechanism, const Shape& shape) noexcept {
-    if (is_fp32(mechanism))
-      return InhibitorFp32Workspace(nullptr, shape.head_dim, shape.value_dim).bytes();
-    return InhibitorWorkspace(nullptr, shape.head_dim, shape.value_dim, {}).bytes;
+    switch (mechanism.precision) {
+      case Precision::fp32:
+        return InhibitorFp32Workspace(nullptr, shape.head_dim, shape.value_dim).bytes();
+      case Precision::int16:
+        return InhibitorInt16Workspace(nullptr, shape.head_dim, shape.value_dim).bytes;
+      default:
+        return InhibitorWorkspace(nullptr, shape.head_dim, shape.value_dim, width(mechanism)).bytes;
+    }
   }
 
   static void pack(const KernelTable& table, const Inhibitor& mechanism,
@@ -94,8 +118,12 @@ struct Adapter<Inhibitor> {
       table.inhibitor_fp32.pack(tokens);
       return;
     }
-    table.inhibitor_int8.pack({tokens, {}, shared_scale(calibration, kv_entry).inverse,
-                               detail::head_scale(calibration.value_absmax, kv_entry).inverse});
+    const float key_inverse = shared_scale(mechanism, calibration, kv_entry).inverse;
+    const float value_inverse = value_scale(mechanism, calibration, kv_entry).inverse;
+    if (mechanism.precision == Precision::int16)
+      table.inhibitor_int16.pack({tokens, key_inverse, value_inverse});
+    else
+      table.inhibitor_int8.pack({tokens, width(mechanism), key_inverse, value_inverse});
   }
 
   static void attend_block(const KernelTable& table, const Inhibitor& mechanism,
@@ -109,18 +137,27 @@ struct Adapter<Inhibitor> {
                           mechanism.center, mechanism.normalize});
       return;
     }
-    const SymmetricScale shared = shared_scale(calibration, head.kv_entry());
-    const SymmetricScale value = detail::head_scale(calibration.value_absmax, head.kv_entry());
-    InhibitorArguments arguments{};
-    arguments.block = block;
-    arguments.query_inverse = shared.inverse;
-    arguments.constants = inhibitor_constants(scale, shared.scale, value.scale, mechanism.alpha);
-    arguments.is_signed = mechanism.is_signed;
-    arguments.center = mechanism.center;
-    arguments.normalize = mechanism.normalize;
-    arguments.value_scale = static_cast<double>(value.scale);
-    arguments.beta = mechanism.beta;
-    detail::run_phases(table.inhibitor_int8, arguments);
+    const SymmetricScale shared = shared_scale(mechanism, calibration, head.kv_entry());
+    const SymmetricScale value = value_scale(mechanism, calibration, head.kv_entry());
+    const auto run = [&]<class Kernel>(const Kernel& kernel, const InhibitorConstants& constants) {
+      typename Kernel::Arguments arguments{};
+      arguments.block = block;
+      if constexpr (requires { arguments.width; }) arguments.width = width(mechanism);
+      arguments.query_inverse = shared.inverse;
+      arguments.constants = constants;
+      arguments.is_signed = mechanism.is_signed;
+      arguments.center = mechanism.center;
+      arguments.normalize = mechanism.normalize;
+      arguments.value_scale = static_cast<double>(value.scale);
+      arguments.beta = mechanism.beta;
+      detail::run_phases(kernel, arguments);
+    };
+    if (mechanism.precision == Precision::int16)
+      run(table.inhibitor_int16,
+          inhibitor_constants_int16(scale, shared.scale, value.scale, mechanism.alpha));
+    else
+      run(table.inhibitor_int8,
+          inhibitor_constants(scale, shared.scale, value.scale, mechanism.alpha));
   }
 
  private:
@@ -128,13 +165,31 @@ struct Adapter<Inhibitor> {
   static bool is_fp32(const Inhibitor& mechanism) noexcept {
     return mechanism.precision == Precision::fp32;
   }
+  // Of the kernels for 8 and 4 bits.
+  static InhibitorWidth width(const Inhibitor& mechanism) noexcept {
+    return {mechanism.precision == Precision::int4};
+  }
+  static Status check_most(const char* name, Index given, Index most) noexcept {
+    if (given <= most) return {};
+    return failure(StatusCode::invalid_shape, "%s is %td; 32-bit sums hold at most %td", name,
+                   given, most);
+  }
+  // The largest step of an integer precision.
+  static int limit(const Inhibitor& mechanism) noexcept {
+    return mechanism.precision == Precision::int16 ? int16_limit : width(mechanism).limit();
+  }
   // One scale for a KV head's keys and all its query heads: a distance needs one unit.
-  static SymmetricScale shared_scale(const Calibration& calibration, Index kv_entry) noexcept {
+  static SymmetricScale shared_scale(const Inhibitor& mechanism, const Calibration& calibration,
+                                     Index kv_entry) noexcept {
     const Index group = calibration.query_absmax.size() / calibration.key_absmax.size();
     return symmetric_scale(
         inhibitor_shared_absmax(calibration.query_absmax.data() + kv_entry * group, group,
                                 calibration.key_absmax[kv_entry]),
-        int8_limit);
+        limit(mechanism));
+  }
+  static SymmetricScale value_scale(const Inhibitor& mechanism, const Calibration& calibration,
+                                    Index kv_entry) noexcept {
+    return symmetric_scale(calibration.value_absmax[kv_entry], limit(mechanism));
   }
 };
 

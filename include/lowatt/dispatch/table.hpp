@@ -5,6 +5,7 @@
 #include "../bitformer/kernel.hpp"
 #include "../inhibitor/kernel.hpp"
 #include "../inhibitor/kernel_fp32.hpp"
+#include "../inhibitor/kernel_int16.hpp"
 #include "../latte/kernel.hpp"
 #include "../softmax/kernel.hpp"
 
@@ -26,6 +27,7 @@ struct Kernel {
 struct KernelTable {
   Level level;
   Kernel<InhibitorPackArguments, InhibitorArguments> inhibitor_int8;
+  Kernel<InhibitorInt16PackArguments, InhibitorInt16Arguments> inhibitor_int16;
   Kernel<PackArguments, InhibitorFp32Arguments> inhibitor_fp32;
   Kernel<PackArguments, SoftmaxArguments> softmax_fp32;
   Kernel<LattePackArguments, LatteArguments> latte;
@@ -38,6 +40,8 @@ inline constexpr KernelTable kernel_table = {
     L::level,
     {inhibitor_pack<L>, inhibitor_prepare<L>, inhibitor_statistic<L>, inhibitor_accumulate<L>,
      inhibitor_finish<L>},
+    {inhibitor_int16_pack<L>, inhibitor_int16_prepare<L>, inhibitor_int16_statistic<L>,
+     inhibitor_int16_accumulate<L>, inhibitor_int16_finish<L>},
     {inhibitor_fp32_pack<L>, inhibitor_fp32_prepare<L>, inhibitor_fp32_statistic<L>,
      inhibitor_fp32_accumulate<L>, inhibitor_fp32_finish<L>},
     {softmax_pack<L>, softmax_prepare<L>, nullptr, softmax_accumulate<L>, softmax_finish<L>},

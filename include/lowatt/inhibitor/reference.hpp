@@ -133,13 +133,13 @@ Status inhibitor_reference_real(const Inhibitor& mechanism, View<const float> q,
   return {};
 }
 
-// The integer mechanism, exactly, in 64 bits throughout: T is int8_t or int16_t. Largest absolute
-// values come from `given` where it has them.
+// The integer mechanism, exactly, in 64 bits throughout: T is int8_t or int16_t; at 4 bits int8_t
+// with a limit of 7. Largest absolute values come from `given` where it has them.
 template <class T, class Out>
 Status inhibitor_reference_integer(const Inhibitor& mechanism, View<const float> q,
                                    View<const float> k, View<const float> v, View<Out> out,
-                                   bool causal = false,
-                                   const Calibration* given = nullptr) noexcept {
+                                   bool causal = false, const Calibration* given = nullptr,
+                                   int limit = QuantizedView<T>::limit) noexcept {
   using Integer = std::int64_t;
   const double scale = mechanism.scale.or_else(default_scale(q.dim));
   const Index group = q.heads / k.heads;
@@ -159,10 +159,11 @@ Status inhibitor_reference_integer(const Inhibitor& mechanism, View<const float>
     for (Index h = 0; h < group; ++h) group_absmax[h] = key_absmax[g];
   }
   QuantizedTensor<T> q8, k8, v8;
-  Status status = q8.try_assign(q, ScalePer::head, query_absmax.data(), query_absmax.size());
-  if (status.ok()) status = k8.try_assign(k, ScalePer::head, key_absmax.data(), key_absmax.size());
+  Status status = q8.try_assign(q, ScalePer::head, query_absmax.data(), query_absmax.size(), limit);
   if (status.ok())
-    status = v8.try_assign(v, ScalePer::head, value_absmax.data(), value_absmax.size());
+    status = k8.try_assign(k, ScalePer::head, key_absmax.data(), key_absmax.size(), limit);
+  if (status.ok())
+    status = v8.try_assign(v, ScalePer::head, value_absmax.data(), value_absmax.size(), limit);
   if (!status.ok()) return status;
 
   for (Index b = 0; b < q.batch; ++b)
@@ -196,7 +197,10 @@ Status inhibitor_reference(const Inhibitor& mechanism, View<const float> q, View
                            const Calibration* given = nullptr) noexcept {
   if (mechanism.precision == Precision::fp32)
     return inhibitor_reference_real(mechanism, q, k, v, out, causal);
-  return inhibitor_reference_integer<std::int8_t>(mechanism, q, k, v, out, causal, given);
+  if (mechanism.precision == Precision::int16)
+    return inhibitor_reference_integer<std::int16_t>(mechanism, q, k, v, out, causal, given);
+  const int limit = mechanism.precision == Precision::int4 ? int4_limit : int8_limit;
+  return inhibitor_reference_integer<std::int8_t>(mechanism, q, k, v, out, causal, given, limit);
 }
 
 LOWATT_API_END

@@ -72,14 +72,15 @@ class QuantizedTensor {
       float& absmax = scales_[view().scale_index(b, h, t)];
       absmax = finite_absmax(x.row(b, h, t), dim_, absmax);
     });
-    fill(x);
+    fill(x, limit);
     return {};
   }
 
   // With largest absolute values given (one for the tensor, per head or per token), as in
-  // calibration: values beyond them saturate. Refused are negative and non-finite ones.
-  Status try_assign(View<const float> x, ScalePer per, const float* absmax,
-                    Index absmax_count) noexcept {
+  // calibration: values beyond them saturate. Refused are negative and non-finite ones. Fewer steps
+  // than T holds, at least 1, may be asked for: int4_limit in an int8_t.
+  Status try_assign(View<const float> x, ScalePer per, const float* absmax, Index absmax_count,
+                    int steps = limit) noexcept {
     const Status status = try_allocate(x, per);
     if (!status.ok()) return status;
     if (absmax == nullptr || absmax_count != scales_.size())
@@ -93,7 +94,7 @@ class QuantizedTensor {
                        static_cast<double>(absmax[i]));
       scales_[i] = absmax[i];
     }
-    fill(x);
+    fill(x, steps);
     return {};
   }
 
@@ -122,14 +123,14 @@ class QuantizedTensor {
   }
 
   // Quantises x; scales_ holds largest absolute values and becomes scales.
-  void fill(View<const float> x) noexcept {
+  void fill(View<const float> x, int steps) noexcept {
     T* out = values_.data();
     for_each_row([&](Index b, Index h, Index t) {
-      const float inverse = symmetric_scale(scales_[view().scale_index(b, h, t)], limit).inverse;
+      const float inverse = symmetric_scale(scales_[view().scale_index(b, h, t)], steps).inverse;
       const float* row = x.row(b, h, t);
-      for (Index k = 0; k < dim_; ++k) *out++ = static_cast<T>(quantize(row[k], inverse, limit));
+      for (Index k = 0; k < dim_; ++k) *out++ = static_cast<T>(quantize(row[k], inverse, steps));
     });
-    for (float& scale : scales_) scale = symmetric_scale(scale, limit).scale;
+    for (float& scale : scales_) scale = symmetric_scale(scale, steps).scale;
   }
 
   template <class F>

@@ -1,6 +1,7 @@
 // Symmetric quantisation of single values: x ~ scale * q with q in [-limit, limit].
 //
-// limit is 127 for int8, 32767 for int16 and 7 for int4. The results are defined to the bit, on every level:
+// limit is 127 for int8, 32767 for int16 and 7 for int4. The results are defined to the bit, on
+// every level:
 //   absmax < 2^-110   scale = inverse = 0 and every q is 0. (Above it, the scale is a normal number
 //                     and the inverse is finite, for both widths.)
 //   else              scale = absmax / limit and inverse = limit / absmax, float32 divisions;

@@ -224,6 +224,41 @@ struct Ops<arch::avx2> {
     const __m128 pairs = _mm_max_ps(half, _mm_movehl_ps(half, half));
     return _mm_cvtss_f32(_mm_max_ss(pairs, _mm_shuffle_ps(pairs, pairs, 1)));
   }
+
+  // 16 bits.
+  static LOWATT_ALWAYS_INLINE Register min_s16(Register a, Register b) noexcept {
+    return _mm256_min_epi16(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register add_i16(Register a, Register b) noexcept {
+    return _mm256_add_epi16(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register absolute_s16(Register a) noexcept {
+    return _mm256_abs_epi16(a);
+  }
+  static LOWATT_ALWAYS_INLINE Register negative_s16(Register a) noexcept {
+    return _mm256_srai_epi16(a, 15);
+  }
+  static LOWATT_ALWAYS_INLINE Register dot2(Register acc, Register a, Register b) noexcept {
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
+  }
+  static LOWATT_ALWAYS_INLINE Register fill_i64(std::int64_t value) noexcept {
+    return _mm256_set1_epi64x(value);
+  }
+  static LOWATT_ALWAYS_INLINE Register min_i32(Register a, Register b) noexcept {
+    return _mm256_min_epi32(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register shift_left_i32(Register a, int count) noexcept {
+    return _mm256_sll_epi32(a, _mm_cvtsi32_si128(count));
+  }
+  static LOWATT_ALWAYS_INLINE Register multiply_add_high(Register x, Register m,
+                                                         Register c) noexcept {
+    const Register even = _mm256_add_epi64(_mm256_mul_epu32(x, m), c);
+    const Register odd = _mm256_add_epi64(_mm256_mul_epu32(_mm256_shuffle_epi32(x, 0xf5), m), c);
+    return _mm256_blend_epi32(_mm256_shuffle_epi32(even, 0xf5), odd, 0xaa);
+  }
+  static LOWATT_ALWAYS_INLINE Register narrow_u16(Register a, Register b) noexcept {
+    return _mm256_permute4x64_epi64(_mm256_packus_epi32(a, b), 0xd8);
+  }
 };
 
 }  // namespace lowatt

@@ -221,6 +221,43 @@ struct Ops<arch::avx512> {
   }
   static LOWATT_ALWAYS_INLINE float reduce_add(Float a) noexcept { return _mm512_reduce_add_ps(a); }
   static LOWATT_ALWAYS_INLINE float reduce_max(Float a) noexcept { return _mm512_reduce_max_ps(a); }
+
+  // 16 bits.
+  static LOWATT_ALWAYS_INLINE Register min_s16(Register a, Register b) noexcept {
+    return _mm512_min_epi16(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register add_i16(Register a, Register b) noexcept {
+    return _mm512_add_epi16(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register absolute_s16(Register a) noexcept {
+    return _mm512_abs_epi16(a);
+  }
+  static LOWATT_ALWAYS_INLINE Register negative_s16(Register a) noexcept {
+    return _mm512_srai_epi16(a, 15);
+  }
+  static LOWATT_ALWAYS_INLINE Register dot2(Register acc, Register a, Register b) noexcept {
+    return _mm512_add_epi32(acc, _mm512_madd_epi16(a, b));
+  }
+  static LOWATT_ALWAYS_INLINE Register fill_i64(std::int64_t value) noexcept {
+    return _mm512_set1_epi64(value);
+  }
+  static LOWATT_ALWAYS_INLINE Register min_i32(Register a, Register b) noexcept {
+    return _mm512_min_epi32(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register shift_left_i32(Register a, int count) noexcept {
+    return _mm512_sll_epi32(a, _mm_cvtsi32_si128(count));
+  }
+  static LOWATT_ALWAYS_INLINE Register multiply_add_high(Register x, Register m,
+                                                         Register c) noexcept {
+    const Register even = _mm512_add_epi64(_mm512_mul_epu32(x, m), c);
+    const Register odd =
+        _mm512_add_epi64(_mm512_mul_epu32(_mm512_shuffle_epi32(x, _MM_PERM_DDBB), m), c);
+    return _mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_DDBB);
+  }
+  static LOWATT_ALWAYS_INLINE Register narrow_u16(Register a, Register b) noexcept {
+    const Register order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+    return _mm512_permutexvar_epi64(order, _mm512_packus_epi32(a, b));
+  }
 };
 
 }  // namespace lowatt

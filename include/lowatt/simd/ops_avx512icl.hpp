@@ -37,6 +37,11 @@ struct Ops<arch::avx512icl> : Ops<arch::avx512> {
     return _mm512_dpbusd_epi32(acc, u, s);
   }
   static LOWATT_ALWAYS_INLINE Register narrow_end(Register, Register acc) noexcept { return acc; }
+
+  // 16 bits.
+  static LOWATT_ALWAYS_INLINE Register dot2(Register acc, Register a, Register b) noexcept {
+    return _mm512_dpwssd_epi32(acc, a, b);
+  }
 };
 
 }  // namespace lowatt

@@ -218,6 +218,46 @@ struct Ops<arch::sse2> {
     const __m128 pairs = _mm_max_ps(a, _mm_movehl_ps(a, a));
     return _mm_cvtss_f32(_mm_max_ss(pairs, _mm_shuffle_ps(pairs, pairs, 1)));
   }
+
+  // 16 bits.
+  static LOWATT_ALWAYS_INLINE Register min_s16(Register a, Register b) noexcept {
+    return _mm_min_epi16(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register add_i16(Register a, Register b) noexcept {
+    return _mm_add_epi16(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register absolute_s16(Register a) noexcept {
+    return _mm_max_epi16(a, _mm_sub_epi16(zero(), a));
+  }
+  static LOWATT_ALWAYS_INLINE Register negative_s16(Register a) noexcept {
+    return _mm_srai_epi16(a, 15);
+  }
+  static LOWATT_ALWAYS_INLINE Register dot2(Register acc, Register a, Register b) noexcept {
+    return _mm_add_epi32(acc, _mm_madd_epi16(a, b));
+  }
+  static LOWATT_ALWAYS_INLINE Register fill_i64(std::int64_t value) noexcept {
+    return _mm_set1_epi64x(value);
+  }
+  static LOWATT_ALWAYS_INLINE Register min_i32(Register a, Register b) noexcept {
+    const Register less = _mm_cmplt_epi32(a, b);
+    return _mm_or_si128(_mm_and_si128(less, a), _mm_andnot_si128(less, b));
+  }
+  static LOWATT_ALWAYS_INLINE Register shift_left_i32(Register a, int count) noexcept {
+    return _mm_sll_epi32(a, _mm_cvtsi32_si128(count));
+  }
+  static LOWATT_ALWAYS_INLINE Register multiply_add_high(Register x, Register m,
+                                                         Register c) noexcept {
+    const Register even = _mm_add_epi64(_mm_mul_epu32(x, m), c);
+    const Register odd = _mm_add_epi64(_mm_mul_epu32(_mm_srli_epi64(x, 32), m), c);
+    return _mm_or_si128(_mm_srli_epi64(even, 32), _mm_and_si128(odd, _mm_set1_epi64x(-1LL << 32)));
+  }
+  // There is only the signed pack: what is not negative is moved into its range and back.
+  static LOWATT_ALWAYS_INLINE Register narrow_u16(Register a, Register b) noexcept {
+    const Register half = fill_i32(32768);
+    a = _mm_sub_epi32(_mm_andnot_si128(_mm_srai_epi32(a, 31), a), half);
+    b = _mm_sub_epi32(_mm_andnot_si128(_mm_srai_epi32(b, 31), b), half);
+    return _mm_xor_si128(_mm_packs_epi32(a, b), fill_u16(-32768));
+  }
 };
 
 }  // namespace lowatt
