@@ -26,6 +26,25 @@ struct Inputs {
   lowatt::View<float> out() { return {out_data.data(), heads, queries, dim}; }
   double pairs() const { return static_cast<double>(heads * queries * keys); }
 
+  // Moves queries and keys to twenty clusters. Keys of a cluster are neighbours; queries belong to
+  // any.
+  void cluster() {
+    constexpr Index clusters = 20;
+    const std::vector<float> centres = numbers(clusters * dim, 4);
+    std::mt19937 random(5);
+    const auto move = [&](std::vector<float>& data, Index tokens, auto cluster_of) {
+      for (Index i = 0; i < heads * tokens; ++i) {
+        const Index cluster = cluster_of(i % tokens);
+        for (Index c = 0; c < dim; ++c) {
+          float& x = data[static_cast<std::size_t>(i * dim + c)];
+          x = 0.1f * x + centres[static_cast<std::size_t>(cluster * dim + c)];
+        }
+      }
+    };
+    move(q_data, queries, [&](Index) { return static_cast<Index>(random() % clusters); });
+    move(k_data, keys, [&](Index key) { return key * clusters / keys; });
+  }
+
   Index heads, queries, keys, dim;
   std::vector<float> q_data, k_data, v_data, out_data;
 

@@ -4,6 +4,8 @@
 // mean. Pin it: taskset -c 0 build/bench/lowatt_bench --benchmark_repetitions=5
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
+#include <cmath>
 #include <functional>
 #include <lowatt/bitformer/reference.hpp>
 #include <lowatt/inhibitor/reference.hpp>
@@ -27,6 +29,11 @@ using bench::name_of;
 using bench::shapes;
 using bench::Work;
 using lowatt::Level;
+
+template <class T>
+double as_double(T value) {
+  return static_cast<double>(value);
+}
 
 // How many registers' worth of work one query-key pair needs, at least: the sum over a kernel's
 // loops.
@@ -66,17 +73,43 @@ double theta_for(const Inputs& inputs, double filtered) {
   return high;
 }
 
+// For a sample of queries and every key, the scale from which on the key adds nothing: its largest
+// |value| by its distance. Ascending.
+std::vector<double> inhibiting_scales(const Inputs& inputs) {
+  std::vector<double> scales;
+  for (Index i = 0; i < inputs.queries; i += std::max<Index>(1, inputs.queries / 32))
+    for (Index j = 0; j < inputs.keys; ++j) {
+      double distance = 0, greatest = 0;
+      for (Index c = 0; c < inputs.dim; ++c) {
+        distance +=
+            std::abs(as_double(inputs.q().row(0, 0, i)[c]) - as_double(inputs.k().row(0, 0, j)[c]));
+        greatest = std::max(greatest, std::abs(as_double(inputs.v().row(0, 0, j)[c])));
+      }
+      scales.push_back(greatest / distance);
+    }
+  std::sort(scales.begin(), scales.end());
+  return scales;
+}
+
+// Scale at which this fraction of the keys adds nothing.
+double scale_for(const Inputs& inputs, double inhibited) {
+  const std::vector<double> scales = inhibiting_scales(inputs);
+  return scales[static_cast<std::size_t>(inhibited * as_double(scales.size() - 1))];
+}
+
 // One kernel: how it is set up for extents, and what bounds it.
 template <class M>
 struct Subject {
   std::string name;
   std::function<M(const Inputs&)> make;
   std::function<std::vector<Bound>(Index dim)> bounds;
+  bool clustered = false;  // inputs
 };
 
 template <class M>
 void run_attend(benchmark::State& state, const Subject<M>& subject, Level level, const Extents& e) {
   Inputs inputs(e.heads, e.queries, e.keys, e.dim);
+  if (subject.clustered) inputs.cluster();
   const M mechanism = subject.make(inputs);
   lowatt::KvCache<M> cache({1, e.heads, e.dim, e.dim, e.keys},
                            lowatt::calibrate(mechanism, inputs.q(), inputs.k(), inputs.v()),
@@ -98,6 +131,12 @@ void run_attend(benchmark::State& state, const Subject<M>& subject, Level level,
     state.counters["cache_GB_per_s"] =
         benchmark::Counter(1e-9 * cache.bytes_per_token() * static_cast<double>(e.heads * e.keys),
                            benchmark::Counter::kIsIterationInvariantRate);
+  if constexpr (std::is_same_v<M, lowatt::Inhibitor>) {
+    const std::vector<double> scales = inhibiting_scales(inputs);
+    const auto inhibited =
+        std::upper_bound(scales.begin(), scales.end(), mechanism.scale.value) - scales.begin();
+    state.counters["percent_inhibited"] = 100 * as_double(inhibited) / as_double(scales.size());
+  }
   if constexpr (std::is_same_v<M, lowatt::Latte>) {
     lowatt::Options counting = options;
     counting.kept = kept.data();
@@ -177,10 +216,6 @@ void add_eigen() {
   }
 }
 
-double as_double(Index value) {
-  return static_cast<double>(value);
-}
-
 // Distances that meet the values half-way: most keys add something.
 lowatt::Inhibitor dense_inhibitor(Index dim, lowatt::Precision precision) {
   return {.scale = 0.4 / as_double(dim), .precision = precision};
@@ -196,12 +231,27 @@ void add_all() {
                                  return std::vector<Bound>{{Work::multiply_add, 8 * as_double(d)}};
                                }});
   add_eigen();
+  for (const auto precision : {lowatt::Precision::int8, lowatt::Precision::int4})
+    add(Subject<lowatt::Inhibitor>{
+        std::string("inhibitor/") + lowatt::precision_name(precision),
+        [precision](const Inputs& in) { return dense_inhibitor(in.dim, precision); },
+        [](Index d) {
+          return std::vector<Bound>{{Work::minimum_dot, 2 * as_double(d)}};
+        }});
+  // Scores of all keys, inhibition of those that are left; of clustered ones not even all scores.
   add(Subject<lowatt::Inhibitor>{
-      "inhibitor/int8",
-      [](const Inputs& in) { return dense_inhibitor(in.dim, lowatt::Precision::int8); },
+      "inhibitor90/int8",
+      [](const Inputs& in) { return lowatt::Inhibitor{.scale = scale_for(in, 0.9)}; },
       [](Index d) {
-        return std::vector<Bound>{{Work::minimum_dot, 2 * as_double(d)}};
+        return std::vector<Bound>{{Work::minimum_dot, 1.1 * as_double(d)}};
       }});
+  add(Subject<lowatt::Inhibitor>{
+      "inhibitor95-clustered/int8",
+      [](const Inputs& in) { return lowatt::Inhibitor{.scale = scale_for(in, 0.95)}; },
+      [](Index d) {
+        return std::vector<Bound>{{Work::minimum_dot, 0.1 * as_double(d)}};
+      },
+      true});
   add(Subject<lowatt::Inhibitor>{
       "inhibitor/int16",
       [](const Inputs& in) { return dense_inhibitor(in.dim, lowatt::Precision::int16); },

@@ -57,6 +57,7 @@ std::vector<Row> make_rows() {
   add("Inhibitor fp32, alpha 8", inhibitor(lowatt::Precision::fp32));
   add("Inhibitor int16, alpha 8", inhibitor(lowatt::Precision::int16));
   add("Inhibitor int8, alpha 8", inhibitor(lowatt::Precision::int8));
+  add("Inhibitor int4, alpha 8", inhibitor(lowatt::Precision::int4));
   add("Bitformer sign, 1 plane", bitformer(1));
   add("Bitformer thermometer, 4 planes", bitformer(4));
   return rows;

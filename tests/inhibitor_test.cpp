@@ -1,4 +1,4 @@
-// The 8-bit Inhibitor against its reference, bit for bit.
+// The Inhibitor at 8 and at 4 bits against its reference, bit for bit.
 #include <lowatt/inhibitor/reference.hpp>
 
 #include "support/sweep.hpp"
@@ -11,18 +11,27 @@ using test::Case;
 using test::Inputs;
 
 // Runs one case at every level and compares with the reference.
-void expect_exact(const Inhibitor& mechanism, const Case& c, Inputs& inputs) {
+void expect_exact_at(const Inhibitor& mechanism, const Case& c, Inputs& inputs) {
   const lowatt::View<const float> q = inputs.q.view(), k = inputs.k.view(), v = inputs.v.view();
   const lowatt::Status reference =
       lowatt::inhibitor_reference(mechanism, q, k, v, inputs.expected.view(), c.causal);
   ASSERT_TRUE(reference.ok()) << reference.message;
   for (const lowatt::Level level : test::levels()) {
+    const std::string what =
+        std::string(lowatt::precision_name(mechanism.precision)) + ", " + test::describe(level, c);
     inputs.out.for_each([](float& x) { x = -1e30f; });
     lowatt::attend(mechanism, q, k, v, inputs.out.view(), {.causal = c.causal, .level = level});
     test::expect_identical(std::as_const(inputs.out).view(), std::as_const(inputs.expected).view(),
-                           test::describe(level, c));
-    EXPECT_TRUE(inputs.out.gaps_are_untouched()) << test::describe(level, c);
+                           what);
+    EXPECT_TRUE(inputs.out.gaps_are_untouched()) << what;
   }
+}
+
+void expect_exact(const Inhibitor& mechanism, const Case& c, Inputs& inputs) {
+  expect_exact_at(mechanism, c, inputs);
+  Inhibitor half = mechanism;
+  half.precision = lowatt::Precision::int4;
+  expect_exact_at(half, c, inputs);
 }
 
 void expect_exact(const Inhibitor& mechanism, const Case& c) {

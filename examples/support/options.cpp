@@ -44,7 +44,8 @@ Mechanism make_softmax(const MechanismTexts& texts) {
 
 Mechanism make_inhibitor(const MechanismTexts& texts) {
   lowatt::Inhibitor inhibitor;
-  for (const auto precision : {lowatt::Precision::fp32, lowatt::Precision::int16})
+  for (const auto precision :
+       {lowatt::Precision::fp32, lowatt::Precision::int16, lowatt::Precision::int4})
     if (texts.precision == lowatt::precision_name(precision)) inhibitor.precision = precision;
   inhibitor.alpha = number_or_nothing("--alpha", texts.alpha).value_or(0);
   inhibitor.is_signed = !texts.is_unsigned;
@@ -131,9 +132,9 @@ AttendOptions parse_attend_options(int argc, const char* const* argv) {
 
   app.add_option("--scale", scale, "multiplies scores (1/sqrt(head_dim))");
   app.add_flag("--causal", options.job.causal, "query i sees keys j <= i + keys - queries");
-  auto* precision =
-      app.add_option("--precision", texts.precision, "inhibitor (int8), softmax (fp32)")
-          ->check(CLI::IsMember({"fp32", "int16", "int8"}));
+  auto* precision = app.add_option("--precision", texts.precision,
+                                   "inhibitor: fp32, int16, int8 or int4 (int8); softmax: fp32")
+                        ->check(CLI::IsMember({"fp32", "int16", "int8", "int4"}));
   auto* alpha = app.add_option("--alpha", texts.alpha, "inhibitor: shift of the scores (0)");
   auto* is_unsigned =
       app.add_flag("--unsigned", texts.is_unsigned, "inhibitor: unsigned inhibition");

@@ -218,7 +218,8 @@ TEST_F(AttendCli, RefusesBadNumbers) {
   expect_refused(bitformer_ + files() + Arguments{"--encoding", "sign", "--planes", "2"}, "sign");
   expect_refused(bitformer_ + files() + Arguments{"--encoding", "gray"}, "gray");
   expect_refused(latte_ + files() + Arguments{"--split", "half"}, "half");
-  expect_refused(inhibitor_ + files() + Arguments{"--precision", "int4"}, "int4");
+  expect_refused(inhibitor_ + files() + Arguments{"--precision", "int2"}, "int2");
+  expect_refused(inhibitor_ + files() + Arguments{"--precision", "bf16"}, "bf16");
 }
 
 TEST_F(AttendCli, RefusesBadThresholds) {
@@ -332,23 +333,26 @@ TEST_F(AttendCli, ReportsTheLevelThatRan) {
 }
 
 // What no golden case covers: the reference is exact, so must the program be.
-TEST_F(AttendCli, ComputesTheInhibitorAt16Bits) {
+TEST_F(AttendCli, ComputesTheInhibitorAt16And4Bits) {
   const auto read = [&](const std::string& name) { return support::read_npy(folder_ / name); };
   const auto q = read("q.npy"), k = read("k.npy"), v = read("v.npy");
   std::vector<float> expected(std::size_t{4} * 5 * 3);
-  const lowatt::Inhibitor mechanism{
-      .scale = 0.05, .alpha = 0.1, .center = true, .precision = lowatt::Precision::int16};
-  ASSERT_TRUE(lowatt::inhibitor_reference(mechanism,
-                                          lowatt::View<const float>(q.data.data(), 4, 5, 6),
-                                          lowatt::View<const float>(k.data.data(), 2, 7, 6),
-                                          lowatt::View<const float>(v.data.data(), 2, 7, 3),
-                                          lowatt::View<float>(expected.data(), 4, 5, 3), true)
-                  .ok());
-  for (const std::string& level : runnable_levels()) {
-    report(inhibitor_ + files() +
-           Arguments{"--precision", "int16", "--scale", "0.05", "--alpha", "0.1", "--center",
-                     "--causal", "--arch", level, "--out", folder_ / "o.npy"});
-    EXPECT_EQ(read("o.npy").data, expected) << level;
+  for (const auto precision : {lowatt::Precision::int16, lowatt::Precision::int4}) {
+    const lowatt::Inhibitor mechanism{
+        .scale = 0.05, .alpha = 0.1, .center = true, .precision = precision};
+    ASSERT_TRUE(lowatt::inhibitor_reference(mechanism,
+                                            lowatt::View<const float>(q.data.data(), 4, 5, 6),
+                                            lowatt::View<const float>(k.data.data(), 2, 7, 6),
+                                            lowatt::View<const float>(v.data.data(), 2, 7, 3),
+                                            lowatt::View<float>(expected.data(), 4, 5, 3), true)
+                    .ok());
+    for (const std::string& level : runnable_levels()) {
+      report(inhibitor_ + files() +
+             Arguments{"--precision", lowatt::precision_name(precision), "--scale", "0.05",
+                       "--alpha", "0.1", "--center", "--causal", "--arch", level, "--out",
+                       folder_ / "o.npy"});
+      EXPECT_EQ(read("o.npy").data, expected) << level;
+    }
   }
 }
 
@@ -357,6 +361,7 @@ TEST_F(AttendCli, ReportsPrecisions) {
   EXPECT_EQ(report(inhibitor_ + files())["precision"], "int8");
   EXPECT_EQ(report(inhibitor_ + files() + Arguments{"--precision", "fp32"})["precision"], "fp32");
   EXPECT_EQ(report(inhibitor_ + files() + Arguments{"--precision", "int16"})["precision"], "int16");
+  EXPECT_EQ(report(inhibitor_ + files() + Arguments{"--precision", "int4"})["precision"], "int4");
   EXPECT_EQ(report(latte_ + files())["precision"], "int8");
   EXPECT_EQ(report(bitformer_ + files() + Arguments{"--planes", "3"})["precision"], "3-bit");
 }

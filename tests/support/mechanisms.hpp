@@ -26,6 +26,13 @@ struct InhibitorInt16Example {
     return {.scale = 0.01, .alpha = 0.05, .center = true, .precision = lowatt::Precision::int16};
   }
 };
+struct InhibitorInt4Example {
+  using Mechanism = lowatt::Inhibitor;
+  static constexpr bool exact = true;
+  static Mechanism make() {
+    return {.scale = 0.01, .alpha = 0.05, .precision = lowatt::Precision::int4};
+  }
+};
 struct InhibitorFp32Example {
   using Mechanism = lowatt::Inhibitor;
   static constexpr bool exact = false;
@@ -49,8 +56,8 @@ struct BitformerThermometerExample {
   static Mechanism make() { return {.planes = 7, .center_keys = true}; }
 };
 
-using Examples =
-    testing::Types<SoftmaxExample, InhibitorExample, InhibitorInt16Example, InhibitorFp32Example,
-                   LatteExample, BitformerSignExample, BitformerThermometerExample>;
+using Examples = testing::Types<SoftmaxExample, InhibitorExample, InhibitorInt16Example,
+                                InhibitorInt4Example, InhibitorFp32Example, LatteExample,
+                                BitformerSignExample, BitformerThermometerExample>;
 
 }  // namespace test
