@@ -156,14 +156,14 @@ void inhibitor_int16_shift_scores(const std::int16_t* query, Index padded_dim,
   const Register lowest = Op::fill_i32(steps.lowest), highest = Op::fill_i32(steps.highest);
   const Register multiplier = Op::fill_i32(static_cast<std::int32_t>(steps.multiplier));
   const Register addend = Op::fill_i64(steps.addend);
-  const auto score = [&](Register distance) {
+  const auto score = [&](Register distance) __attribute__((always_inline)) {
     Register x = Op::max_i32(distance, lowest);
     if constexpr (Steep) x = Op::shift_left_i32(Op::min_i32(x, highest), steps.up);
     return Op::multiply_add_high(x, multiplier, addend);
   };
   inhibitor_int16_distances<L, Rows>(
       query, padded_dim, base, keys, key_sum,
-      [&](Index first, const Register(&distance)[Rows][vectors]) {
+      [&](Index first, const Register(&distance)[Rows][vectors]) __attribute__((always_inline)) {
         LOWATT_UNROLL for (int r = 0; r < Rows; ++r) {
           LOWATT_UNROLL for (int v = 0; v < vectors; v += 2) {
             Op::store(shifted + r * tile_keys + first + v * Op::lanes,
