@@ -30,6 +30,15 @@
 #define LOWATT_HAS_EXCEPTIONS 0
 #endif
 
+// clang before 15 has names of its own for the tile instructions.
+#if defined(__AVX512BF16__) &&                                                    \
+    ((defined(__AMX_TILE__) && defined(__AMX_INT8__) && defined(__AMX_BF16__)) || \
+     (defined(__AMXTILE__) && defined(__AMXINT8__) && defined(__AMXBF16__)))
+#define LOWATT_HAS_TILES 1
+#else
+#define LOWATT_HAS_TILES 0
+#endif
+
 // The best level that this unit's flags allow (see arch/tags.hpp for what each one holds).
 #if defined(__AVX2__) && defined(__FMA__) && defined(__BMI2__) && defined(__LZCNT__) && \
     defined(__POPCNT__) && defined(__F16C__)
@@ -37,8 +46,7 @@
     defined(__AVX512DQ__) && defined(__AVX512CD__)
 #if defined(__AVX512VNNI__) && defined(__AVX512VBMI__) && defined(__AVX512VBMI2__) && \
     defined(__AVX512BITALG__) && defined(__AVX512VPOPCNTDQ__)
-#if defined(__AMX_TILE__) && defined(__AMX_INT8__) && defined(__AMX_BF16__) && \
-    defined(__AVX512BF16__)
+#if LOWATT_HAS_TILES
 #define LOWATT_STATIC_LEVEL amx
 #else
 #define LOWATT_STATIC_LEVEL avx512icl

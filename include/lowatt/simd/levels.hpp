@@ -11,8 +11,7 @@
 #include "ops_avx512.hpp"  // IWYU pragma: export
 #if defined(__AVX512VNNI__) && defined(__AVX512VBMI__) && defined(__AVX512BITALG__)
 #include "ops_avx512icl.hpp"  // IWYU pragma: export
-#if defined(__AMX_TILE__) && defined(__AMX_INT8__) && defined(__AMX_BF16__) && \
-    defined(__AVX512BF16__)
+#if LOWATT_HAS_TILES
 #include "ops_amx.hpp"  // IWYU pragma: export
 #endif
 #endif
