@@ -2,8 +2,10 @@
 //
 // x = n + f with n the nearest integer: 2^f by a polynomial of degree 6 for f in [-1/2, 1/2]
 // (relative error 2e-9 before rounding), 2^n by writing its exponent. The relative error is at most
-// 2^-23 for x in [-126, 127]; 2^0 is exactly 1. Below -126 the result is exactly 0, so that a score
-// of -infinity has weight 0, and NaN stays NaN. x above 127 is not allowed for.
+// 2^-23 for x in [-100, 127]; 2^0 is exactly 1. Below -100 the result is exactly 0, so that a score
+// of -infinity has weight 0, and that products with values are hardly ever denormal, which stalls
+// the processor: keys in clusters take 0.46 of the time that they took with 2^-126 as the smallest
+// weight. NaN stays NaN. x above 127 is not allowed for.
 #pragma once
 
 #include "ops.hpp"
@@ -29,7 +31,7 @@ LOWATT_ALWAYS_INLINE typename Ops<L>::Float exp2(typename Ops<L>::Float x) noexc
   polynomial = Op::multiply_add(polynomial, f, Float(0x1.ebfbdap-3f));
   polynomial = Op::multiply_add(polynomial, f, Float(0x1.62e430p-1f));
   polynomial = Op::multiply_add(polynomial, f, Float(1.0f));
-  return xsimd::select(x < Float(-126.0f), Float(0.0f), polynomial * power);
+  return xsimd::select(x < Float(-100.0f), Float(0.0f), polynomial * power);
 }
 
 // The same for one number.
