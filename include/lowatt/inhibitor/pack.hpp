@@ -86,16 +86,17 @@ struct InhibitorPackArguments {
   float value_inverse = 0;  // 1/sv
 };
 
-// Writes key `slot` of a tile whose bytes hold two dims.
+// Writes key `slot` of a tile whose bytes hold two dims. What head_dim lacks to a multiple of eight
+// is read too and should be zero.
 LOWATT_ALWAYS_INLINE void inhibitor_scatter_half_key(const std::uint8_t* key, Index head_dim,
                                                      Index slot, std::uint8_t* tile) noexcept {
-  for (Index c = 0; c < head_dim; c += 2 * key_group)
-    for (Index i = 0; i < key_group; ++i) {
-      const std::uint8_t low = c + i < head_dim ? key[c + i] : std::uint8_t{0};
-      const std::uint8_t high =
-          c + key_group + i < head_dim ? key[c + key_group + i] : std::uint8_t{0};
-      tile[c / 2 * tile_keys + slot * key_group + i] = static_cast<std::uint8_t>(low | high << 4);
-    }
+  for (Index c = 0; c < head_dim; c += 2 * key_group) {
+    std::uint32_t low, high;
+    __builtin_memcpy(&low, key + c, key_group);
+    __builtin_memcpy(&high, key + c + key_group, key_group);
+    low |= high << 4;  // no byte exceeds 15
+    __builtin_memcpy(tile + c / 2 * tile_keys + slot * key_group, &low, key_group);
+  }
 }
 
 // Writes value `slot` of a tile whose bytes hold two keys; the other key's half stays.
@@ -104,69 +105,97 @@ LOWATT_ALWAYS_INLINE void inhibitor_scatter_half_value(const std::int8_t* value,
                                                        std::uint8_t* tile) noexcept {
   constexpr Index half = tile_keys / 2;
   const int shift = slot < half ? 0 : 4;
+  const auto others = static_cast<std::uint8_t>(0xf0 >> shift);
+  tile += slot % half / value_group * value_group_stride + slot % value_group;
   for (Index c = 0; c < count; ++c) {
     const Index dim = first_dim + c;
-    std::uint8_t& byte = tile[dim / value_block * value_block * half +
-                              slot % half / value_group * value_group_stride +
-                              dim % value_block * value_group + slot % value_group];
-    byte = static_cast<std::uint8_t>((byte & 0xf0 >> shift) | (value[c] + 8) << shift);
+    std::uint8_t& byte =
+        tile[dim / value_block * value_block * half + dim % value_block * value_group];
+    byte = static_cast<std::uint8_t>((byte & others) | (value[c] + 8) << shift);
   }
+}
+
+// Quantises dims [first, first + count) of a row, count at most quantize_chunk; the rest of `bytes`
+// is zero.
+template <class L>
+LOWATT_ALWAYS_INLINE void inhibitor_quantize_chunk(const float* row, Index first, Index count,
+                                                   float inverse, int limit,
+                                                   std::int8_t* bytes) noexcept {
+  quantize_row<L>(row + first, count, inverse, bytes, limit);
+  for (Index j = count; j < quantize_chunk; ++j) bytes[j] = 0;
+}
+
+// Quantises and writes one key with its sum, and widens the tile's box by it.
+template <class L>
+void inhibitor_pack_key(const float* key, const InhibitorPackArguments& arguments,
+                        const InhibitorTileLayout& layout, Index slot, std::byte* tile) noexcept {
+  using Op = Ops<L>;
+  const InhibitorWidth width = arguments.width;
+  const Index head_dim = arguments.tokens.head_dim;
+  auto* keys = reinterpret_cast<std::uint8_t*>(tile);
+  auto* least = reinterpret_cast<std::uint8_t*>(tile + layout.box_offset());
+  auto* largest = least + layout.box_dims;
+  alignas(64) std::int8_t bytes[quantize_chunk];
+  alignas(64) std::uint8_t biased[quantize_chunk];
+  const auto bias = Op::fill_u8(width.bias()), one = Op::fill_u8(1);
+  auto sum = Op::zero();
+  for (Index c = 0; c < head_dim; c += quantize_chunk) {
+    const Index count = head_dim - c < quantize_chunk ? head_dim - c : quantize_chunk;
+    inhibitor_quantize_chunk<L>(key, c, count, arguments.key_inverse, width.limit(), bytes);
+    for (Index j = 0; j < quantize_chunk; j += Op::bytes)
+      Op::store(biased + j, Op::add_u8(Op::load(bytes + j), bias));
+    for (Index j = count; j < quantize_chunk; ++j) biased[j] = 0;
+    for (Index j = 0; j < quantize_chunk; j += Op::bytes) {
+      const auto dims = Op::load(biased + j);
+      sum = Op::dot4_narrow(sum, dims, one);
+      const bool is_first = slot == 0;
+      Op::store(least + c + j, is_first ? dims : Op::min_u8(dims, Op::load(least + c + j)));
+      Op::store(largest + c + j, is_first ? dims : Op::max_u8(dims, Op::load(largest + c + j)));
+    }
+    if (width.is_half)
+      inhibitor_scatter_half_key(biased, count, slot, keys + width.stored(c * tile_keys));
+    else
+      scatter_key(biased, count, slot, keys + c * tile_keys);
+  }
+  reinterpret_cast<std::int32_t*>(tile + layout.sums_offset())[slot] = Op::reduce_add_i32(sum);
+}
+
+// Quantises and writes one value and its largest magnitude.
+template <class L>
+void inhibitor_pack_value(const float* value, const InhibitorPackArguments& arguments,
+                          const InhibitorTileLayout& layout, Index slot, std::byte* tile) noexcept {
+  using Op = Ops<L>;
+  const InhibitorWidth width = arguments.width;
+  const Index value_dim = arguments.tokens.value_dim;
+  std::byte* values = tile + layout.values_offset();
+  alignas(64) std::int8_t bytes[quantize_chunk];
+  alignas(64) std::uint8_t sizes[Op::bytes];
+  auto size = Op::zero();
+  for (Index c = 0; c < value_dim; c += quantize_chunk) {
+    const Index count = value_dim - c < quantize_chunk ? value_dim - c : quantize_chunk;
+    inhibitor_quantize_chunk<L>(value, c, count, arguments.value_inverse, width.limit(), bytes);
+    for (Index j = 0; j < quantize_chunk; j += Op::bytes)
+      size = Op::max_u8(size, Op::absolute_s8(Op::load(bytes + j)));
+    if (width.is_half)
+      inhibitor_scatter_half_value(bytes, c, count, slot, reinterpret_cast<std::uint8_t*>(values));
+    else
+      scatter_value(bytes, c, count, slot, reinterpret_cast<std::int8_t*>(values));
+  }
+  Op::store(sizes, size);
+  std::uint8_t greatest = 0;
+  for (const std::uint8_t s : sizes) greatest = s > greatest ? s : greatest;
+  reinterpret_cast<std::uint8_t*>(tile + layout.greatest_offset())[slot] = greatest;
 }
 
 template <class L>
 void inhibitor_pack(const InhibitorPackArguments& arguments) noexcept {
   const PackArguments& tokens = arguments.tokens;
-  const InhibitorWidth width = arguments.width;
-  const InhibitorTileLayout layout(tokens.head_dim, tokens.value_dim, width);
-  alignas(64) std::int8_t bytes[quantize_chunk];
-  alignas(64) std::uint8_t biased[quantize_chunk];
+  const InhibitorTileLayout layout(tokens.head_dim, tokens.value_dim, arguments.width);
   for (Index i = 0; i < tokens.count; ++i) {
     const Index slot = (tokens.first + i) % tile_keys;
     std::byte* tile = tokens.tile((tokens.first + i) / tile_keys);
-    auto* least = reinterpret_cast<std::uint8_t*>(tile + layout.box_offset());
-    auto* largest = least + layout.box_dims;
-    std::int32_t sum = 0;
-    for (Index c = 0; c < tokens.head_dim; c += quantize_chunk) {
-      const Index left = tokens.head_dim - c;
-      const Index count = left < quantize_chunk ? left : quantize_chunk;
-      quantize_row<L>(tokens.key + i * tokens.key_stride + c, count, arguments.key_inverse, bytes,
-                      width.limit());
-      for (Index j = 0; j < count; ++j) {
-        biased[j] = static_cast<std::uint8_t>(bytes[j] + width.bias());
-        sum += biased[j];
-      }
-      for (Index j = 0; j < count; ++j) {
-        const std::uint8_t byte = biased[j];
-        least[c + j] = slot == 0 || byte < least[c + j] ? byte : least[c + j];
-        largest[c + j] = slot == 0 || byte > largest[c + j] ? byte : largest[c + j];
-      }
-      auto* keys = reinterpret_cast<std::uint8_t*>(tile + width.stored(c * tile_keys));
-      if (width.is_half)
-        inhibitor_scatter_half_key(biased, count, slot, keys);
-      else
-        scatter_key(biased, count, slot, keys);
-    }
-    reinterpret_cast<std::int32_t*>(tile + layout.sums_offset())[slot] = sum;
-
-    int greatest = 0;
-    for (Index c = 0; c < tokens.value_dim; c += quantize_chunk) {
-      const Index left = tokens.value_dim - c;
-      const Index count = left < quantize_chunk ? left : quantize_chunk;
-      quantize_row<L>(tokens.value + i * tokens.value_stride + c, count, arguments.value_inverse,
-                      bytes, width.limit());
-      for (Index j = 0; j < count; ++j) {
-        const int size = bytes[j] < 0 ? -bytes[j] : bytes[j];
-        greatest = size > greatest ? size : greatest;
-      }
-      std::byte* values = tile + layout.values_offset();
-      if (width.is_half)
-        inhibitor_scatter_half_value(bytes, c, count, slot,
-                                     reinterpret_cast<std::uint8_t*>(values));
-      else
-        scatter_value(bytes, c, count, slot, reinterpret_cast<std::int8_t*>(values));
-    }
-    reinterpret_cast<std::uint8_t*>(tile + layout.greatest_offset())[slot] =
-        static_cast<std::uint8_t>(greatest);
+    inhibitor_pack_key<L>(tokens.key + i * tokens.key_stride, arguments, layout, slot, tile);
+    inhibitor_pack_value<L>(tokens.value + i * tokens.value_stride, arguments, layout, slot, tile);
   }
 }
 

@@ -16,6 +16,7 @@ namespace lowatt {
 inline constexpr Index key_group = 4;    // dims of a key that lie together
 inline constexpr Index value_group = 4;  // keys of a value dim that lie together
 inline constexpr Index value_block = 16;
+inline constexpr Index value_group_stride = value_block * value_group;  // bytes
 
 LOWATT_ALWAYS_INLINE constexpr Index key_tile_bytes(Index head_dim) noexcept {
   return round_up(head_dim, key_group) * tile_keys;
@@ -24,21 +25,27 @@ LOWATT_ALWAYS_INLINE constexpr Index value_tile_bytes(Index value_dim) noexcept 
   return round_up(value_dim, value_block) * tile_keys;
 }
 
-// Writes the bytes of key `slot` (0..63) into a key tile.
+// Writes the bytes of key `slot` (0..63) into a key tile. What head_dim lacks to a multiple of four
+// is read too and should be zero.
 LOWATT_ALWAYS_INLINE void scatter_key(const std::uint8_t* key, Index head_dim, Index slot,
                                       std::uint8_t* tile) noexcept {
-  for (Index c = 0; c < head_dim; ++c)
-    tile[c / key_group * key_group * tile_keys + slot * key_group + c % key_group] = key[c];
+  for (Index c = 0; c < head_dim; c += key_group)
+    __builtin_memcpy(tile + c * tile_keys + slot * key_group, key + c, key_group);
 }
 
-// Writes dims [first_dim, first_dim + count) of value `slot` (0..63) into a value tile.
+// Writes dims [first_dim, first_dim + count) of value `slot` (0..63) into a value tile. first_dim
+// is a multiple of 16.
 LOWATT_ALWAYS_INLINE void scatter_value(const std::int8_t* value, Index first_dim, Index count,
                                         Index slot, std::int8_t* tile) noexcept {
-  for (Index c = 0; c < count; ++c) {
-    const Index dim = first_dim + c;
-    tile[dim / value_block * value_block * tile_keys +
-         slot / value_group * value_block * value_group + dim % value_block * value_group +
-         slot % value_group] = value[c];
+  tile += slot / value_group * value_group_stride + slot % value_group;
+  for (Index c = 0; c < count; c += value_block) {
+    std::int8_t* block = tile + (first_dim + c) * tile_keys;
+    const Index dims = count - c < value_block ? count - c : value_block;
+    if (dims == value_block) {
+      for (Index i = 0; i < value_block; ++i) block[i * value_group] = value[c + i];
+    } else {
+      for (Index i = 0; i < dims; ++i) block[i * value_group] = value[c + i];
+    }
   }
 }
 
@@ -58,7 +65,6 @@ void pack_value(const float* value, Index value_dim, float inverse, Index slot,
 
 // Bytes from the start of a value tile to register `vector` (bytes/4 dims) of key group 0; the key
 // groups follow at value_group_stride.
-inline constexpr Index value_group_stride = value_block * value_group;
 template <class L>
 LOWATT_ALWAYS_INLINE constexpr Index value_vector_offset(Index vector) noexcept {
   constexpr Index per_block = value_group_stride / Ops<L>::bytes;
