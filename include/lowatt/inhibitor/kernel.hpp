@@ -159,8 +159,8 @@ void inhibitor_statistic(const InhibitorArguments& arguments) noexcept {
   }
 }
 
-// Takes from `rows` those that no key of the tile can add to. Tries every tile while that pays and
-// one in sixteen while it does not.
+// Takes from `rows` those that no key of the tile can add to. Tries every tile while that pays, one
+// in sixteen while it does not, and none where there are too few tiles to find out.
 template <class L>
 struct InhibitorTileSkipper {
   Index patience = 0;  // tiles until the next try
@@ -258,7 +258,7 @@ void inhibitor_accumulate(const InhibitorArguments& arguments) noexcept {
     }
 
   TileRows rows(block);
-  InhibitorTileSkipper<L> skipper{};
+  InhibitorTileSkipper<L> skipper{block.tile_end - block.tile_begin < 8 ? block.tile_end : 0};
   for (Index t = block.tile_begin; t < block.tile_end; ++t) {
     if (!rows.see(t)) continue;
     InhibitorTile tile(block.tiles.tile(t), layout);
