@@ -1,5 +1,7 @@
-// Nothing is allocated in a call where the caller hands a workspace: every allocation of the
-// process is counted.
+// What memory a call takes: none at all where the caller hands a workspace, and at most the cache
+// and 16 MiB per worker for a long sequence. Every allocation of the process is counted.
+#include <malloc.h>
+
 #include <atomic>
 #include <cerrno>
 
@@ -17,7 +19,7 @@
 
 namespace {
 
-std::atomic<std::int64_t> allocations{0};
+std::atomic<std::int64_t> allocations{0}, live_bytes{0}, peak_bytes{0};
 
 }  // namespace
 
@@ -34,6 +36,7 @@ void* __libc_malloc(std::size_t) noexcept;
 void* __libc_calloc(std::size_t, std::size_t) noexcept;
 void* __libc_realloc(void*, std::size_t) noexcept;
 void* __libc_memalign(std::size_t, std::size_t) noexcept;
+void __libc_free(void*) noexcept;
 }
 
 namespace {
@@ -41,7 +44,16 @@ namespace {
 void* counted(void* memory) noexcept {
   if (memory == nullptr) return nullptr;
   ++allocations;
+  const auto bytes = static_cast<std::int64_t>(malloc_usable_size(memory));
+  const std::int64_t live = live_bytes += bytes;
+  std::int64_t peak = peak_bytes;
+  while (peak < live && !peak_bytes.compare_exchange_weak(peak, live)) {
+  }
   return memory;
+}
+
+void uncount(void* memory) noexcept {
+  if (memory != nullptr) live_bytes -= static_cast<std::int64_t>(malloc_usable_size(memory));
 }
 
 }  // namespace
@@ -54,6 +66,7 @@ void* calloc(std::size_t count, std::size_t size) noexcept {
   return counted(__libc_calloc(count, size));
 }
 void* realloc(void* memory, std::size_t size) noexcept {
+  uncount(memory);
   return counted(__libc_realloc(memory, size));
 }
 void* memalign(std::size_t alignment, std::size_t size) noexcept {
@@ -68,6 +81,10 @@ int posix_memalign(void** memory, std::size_t alignment, std::size_t size) noexc
   *memory = made;
   return 0;
 }
+void free(void* memory) noexcept {
+  uncount(memory);
+  __libc_free(memory);
+}
 }
 #endif
 
@@ -75,11 +92,23 @@ namespace {
 
 using lowatt::Index;
 
+constexpr std::int64_t mebibyte = 1 << 20, per_worker = 16 * mebibyte;
+constexpr Index long_sequence = 32768;
+
 template <class F>
 std::int64_t allocations_of(F&& f) {
   const std::int64_t before = allocations;
   f();
   return allocations - before;
+}
+
+// The most that lay allocated at once during f(), less what did before.
+template <class F>
+std::int64_t peak_bytes_of(F&& f) {
+  const std::int64_t before = live_bytes;
+  peak_bytes = before;
+  f();
+  return peak_bytes - before;
 }
 
 // Two workers that take turns on the calling thread: threads of one's own would allocate.
@@ -155,6 +184,64 @@ TYPED_TEST(Allocation, NoneWithTheCallersWorkspace) {
           << "Plan::run, " << test::describe(level, c);
       ASSERT_TRUE(status.ok()) << status.message;
     }
+  }
+}
+
+// Inputs and outputs are the caller's; beside them one call holds the cache and a workspace.
+TYPED_TEST(Allocation, LongSequenceStaysWithinCacheAndWorkspace) {
+  using M = typename TypeParam::Mechanism;
+  M mechanism = TypeParam::make();
+  // Calibrating a temperature takes longer than all else here; its memory has its own test.
+  if constexpr (std::is_same_v<M, lowatt::Bitformer>)
+    if (calibrates_temperature(mechanism)) mechanism.temperature = 0.1;
+  constexpr Index dim = 8;
+  test::Inputs inputs(test::Case{{1, 1, 1, long_sequence, long_sequence, dim, dim}, true});
+  const lowatt::View<const float> q = inputs.q.view(), k = inputs.k.view(), v = inputs.v.view();
+  const lowatt::Level best = test::levels().back();
+  const lowatt::KvCache<M> small({1, 1, dim, dim, 1}, lowatt::calibrate(mechanism, q, k, v),
+                                 mechanism);
+  const auto cache_bytes = static_cast<std::int64_t>(small.bytes_per_token() * long_sequence);
+
+  lowatt::Status status;
+  const std::int64_t peak = peak_bytes_of([&] {
+    status = try_attend(mechanism, q, k, v, inputs.out.view(), {.causal = true, .level = best});
+  });
+  ASSERT_TRUE(status.ok()) << status.message;
+  EXPECT_GE(peak, cache_bytes);  // the cache at least was counted
+  EXPECT_LE(peak, cache_bytes + per_worker);
+}
+
+// Temperatures are calibrated before there is a cache. What that takes grows with keys and not with
+// queries, so that a few of those show it.
+TYPED_TEST(Allocation, CalibratingStaysWithinCacheAndWorkspace) {
+  using M = typename TypeParam::Mechanism;
+  const M mechanism = TypeParam::make();
+  constexpr Index dim = 64;
+  test::Inputs inputs(test::Case{{1, 1, 1, 4, long_sequence, dim, dim}});
+  lowatt::Calibration calibration;
+  lowatt::Status status;
+  const std::int64_t peak = peak_bytes_of([&] {
+    status =
+        try_calibrate(calibration, mechanism, inputs.q.view(), inputs.k.view(), inputs.v.view());
+  });
+  ASSERT_TRUE(status.ok()) << status.message;
+  const lowatt::KvCache<M> small({1, 1, dim, dim, 1}, calibration, mechanism);
+  const auto cache_bytes = static_cast<std::int64_t>(small.bytes_per_token() * long_sequence);
+  EXPECT_LE(peak, cache_bytes + per_worker);
+}
+
+template <class Example>
+class LongSequence : public testing::Test {};
+
+TYPED_TEST_SUITE(LongSequence, test::Examples);
+
+TYPED_TEST(LongSequence, WorkspaceIsSmall) {
+  constexpr Index dim = 64;
+  const lowatt::Shape shape{1, 8, 2, long_sequence, long_sequence, dim, dim};
+  for (const lowatt::Level level : test::levels()) {
+    const auto plan = lowatt::plan(TypeParam::make(), shape, {.level = level});
+    EXPECT_LE(plan.workspace_size(1), per_worker) << lowatt::level_name(level);
+    EXPECT_LE(plan.workspace_size(2), 2 * per_worker) << lowatt::level_name(level);
   }
 }
 
