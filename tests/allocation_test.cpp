@@ -216,7 +216,7 @@ TYPED_TEST(Allocation, LongSequenceStaysWithinCacheAndWorkspace) {
 TYPED_TEST(Allocation, CalibratingStaysWithinCacheAndWorkspace) {
   using M = typename TypeParam::Mechanism;
   const M mechanism = TypeParam::make();
-  constexpr Index dim = 64;
+  constexpr Index dim = 128;
   test::Inputs inputs(test::Case{{1, 1, 1, 4, long_sequence, dim, dim}});
   lowatt::Calibration calibration;
   lowatt::Status status;

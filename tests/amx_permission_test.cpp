@@ -152,7 +152,7 @@ TEST_F(AmxPermission, AttentionWorksWithoutPermission) {
 }
 
 TEST_F(AmxPermission, TheRefusedLevelIsASentence) {
-  const std::string reason = "level amx needs more than this CPU has, which is avx512icl";
+  const std::string reason = "amx needs more than this CPU has, which is avx512icl";
   EXPECT_EQ("level: " + reason, said_by_child([] {
               refuse_permission();
               return std::string(Call().attend(lowatt::Level::amx).message);

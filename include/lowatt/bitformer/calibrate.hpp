@@ -6,7 +6,7 @@
 // since softmax ignores what a row has in common:
 //   temperature = sum (S - mean_i S)(L - mean_i L) / sum (S - mean_i S)^2
 // Pairs whose L is not finite are left out of means and sums; a negative or undefined result is 0.
-// One row of scores is held at a time.
+// Four rows of scores are held at a time.
 #pragma once
 
 #include "../core/rows.hpp"
@@ -18,7 +18,7 @@ LOWATT_API_BEGIN
 
 // K of one KV head as Bitformer sees it: the values, centred in float32, and their packed planes.
 struct BitformerKeys {
-  Array<double> values;      // [tokens][head_dim]
+  Array<float> values;       // [tokens][head_dim]
   Array<std::uint8_t> bits;  // [tokens][packed row]
 };
 
@@ -26,16 +26,13 @@ struct BitformerKeys {
 inline BitformerKeys bitformer_keys(View<const float> k, Index b, Index head, const float* mean,
                                     const BitThresholds& thresholds) noexcept {
   const Index row_bytes = thresholds.planes * plane_bytes(k.dim);
-  Array<float> centered(k.dim);
-  BitformerKeys keys{Array<double>(k.tokens * k.dim), Array<std::uint8_t>(k.tokens * row_bytes)};
-  if (centered.empty() || keys.values.empty() || keys.bits.empty()) return {};
+  BitformerKeys keys{Array<float>(k.tokens * k.dim), Array<std::uint8_t>(k.tokens * row_bytes)};
+  if (keys.values.empty() || keys.bits.empty()) return {};
   for (Index j = 0; j < k.tokens; ++j) {
     const float* row = k.row(b, head, j);
-    for (Index c = 0; c < k.dim; ++c) {
-      centered[c] = mean == nullptr ? row[c] : row[c] - mean[c];
-      keys.values[j * k.dim + c] = static_cast<double>(centered[c]);
-    }
-    pack_bit_planes(centered.data(), k.dim, thresholds, keys.bits.data() + j * row_bytes);
+    float* centered = keys.values.data() + j * k.dim;
+    for (Index c = 0; c < k.dim; ++c) centered[c] = mean == nullptr ? row[c] : row[c] - mean[c];
+    pack_bit_planes(centered, k.dim, thresholds, keys.bits.data() + j * row_bytes);
   }
   return keys;
 }
@@ -87,34 +84,46 @@ inline double dot_in_double(const double* a, const double* b, Index n) noexcept 
 inline Status try_calibrate_temperature(View<const float> q, Index b, Index head,
                                         const BitformerKeys& keys, const BitThresholds& thresholds,
                                         double scale, bool causal, double& temperature) noexcept {
+  constexpr Index rows = 4;  // that share the conversion of a key
   const Index row_bytes = thresholds.planes * plane_bytes(q.dim);
   const Index key_count = keys.values.size() / q.dim;
-  Array<double> query_values(q.dim);
-  Array<std::uint8_t> query_bits(row_bytes);
-  Array<double> bit_scores(key_count);
-  Array<double> exact_scores(key_count);
-  if (key_count == 0 || query_values.empty() || query_bits.empty() || bit_scores.empty() ||
-      exact_scores.empty())
+  Array<double> values((rows + 1) * q.dim);  // of the queries, then of one key
+  Array<std::uint8_t> query_bits(rows * row_bytes);
+  Array<double> scores(rows * 2 * key_count);  // of each row its bit scores, then its exact ones
+  if (key_count == 0 || values.empty() || query_bits.empty() || scores.empty())
     return failure(StatusCode::out_of_memory, "no memory to calibrate the temperature of head %td",
                    head);
   RegressionSums sums;
-  for (Index i = 0; i < q.tokens; ++i) {
-    const float* query = q.row(b, head, i);
-    for (Index c = 0; c < q.dim; ++c) query_values[c] = static_cast<double>(query[c]);
-    pack_bit_planes(query, q.dim, thresholds, query_bits.data());
-    const VisibleRange visible = visible_keys(causal, i, q.tokens, key_count);
-    Index n = 0;
-    for (Index j = visible.begin; j < visible.end; ++j) {
-      const double exact =
-          scale * dot_in_double(query_values.data(), keys.values.data() + j * q.dim, q.dim);
-      if (!(__builtin_fabs(exact) <= __DBL_MAX__)) continue;
-      const Index distance =
-          hamming_distance(query_bits.data(), keys.bits.data() + j * row_bytes, row_bytes);
-      bit_scores[n] = static_cast<double>(thresholds.planes * q.dim - 2 * distance);
-      exact_scores[n] = exact;
-      ++n;
+  double* key_values = values.data() + rows * q.dim;
+  for (Index first = 0; first < q.tokens; first += rows) {
+    const Index count = q.tokens - first < rows ? q.tokens - first : rows;
+    Index visible[rows] = {}, pairs[rows] = {}, longest = 0;
+    for (Index r = 0; r < count; ++r) {
+      const float* query = q.row(b, head, first + r);
+      for (Index c = 0; c < q.dim; ++c) values[r * q.dim + c] = static_cast<double>(query[c]);
+      pack_bit_planes(query, q.dim, thresholds, query_bits.data() + r * row_bytes);
+      visible[r] = visible_keys(causal, first + r, q.tokens, key_count).end;  // from key 0 on
+      longest = visible[r] > longest ? visible[r] : longest;
     }
-    if (n > 0) sums.add_row(bit_scores.data(), exact_scores.data(), n);
+    for (Index j = 0; j < longest; ++j) {
+      for (Index c = 0; c < q.dim; ++c)
+        key_values[c] = static_cast<double>(keys.values[j * q.dim + c]);
+      for (Index r = 0; r < count; ++r) {
+        if (j >= visible[r]) continue;
+        const double exact = scale * dot_in_double(values.data() + r * q.dim, key_values, q.dim);
+        if (!(__builtin_fabs(exact) <= __DBL_MAX__)) continue;
+        const Index distance = hamming_distance(query_bits.data() + r * row_bytes,
+                                                keys.bits.data() + j * row_bytes, row_bytes);
+        double* bit_scores = scores.data() + r * 2 * key_count;
+        bit_scores[pairs[r]] = static_cast<double>(thresholds.planes * q.dim - 2 * distance);
+        bit_scores[key_count + pairs[r]] = exact;
+        ++pairs[r];
+      }
+    }
+    for (Index r = 0; r < count; ++r) {
+      const double* bit_scores = scores.data() + r * 2 * key_count;
+      if (pairs[r] > 0) sums.add_row(bit_scores, bit_scores + key_count, pairs[r]);
+    }
   }
   temperature = sums.slope();
   return {};

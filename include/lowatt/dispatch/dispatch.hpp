@@ -74,11 +74,11 @@ inline const KernelTable& table_of(Level level) noexcept {
 inline Status check_level(Level level, const char* source) noexcept {
   if (!level_is_built(level))
     return failure(StatusCode::unsupported,
-                   "%s: level %s is not in this build, which was compiled for %s alone", source,
+                   "%s: %s is not in this build, which was compiled for %s alone", source,
                    level_name(level), level_name(arch::LOWATT_STATIC_LEVEL::level));
   if (level > cpu_level())
     return failure(StatusCode::unsupported,
-                   "%s: level %s needs more than this CPU has, which is %s", source,
+                   "%s: %s needs more than this CPU has, which is %s", source,
                    level_name(level), level_name(cpu_level()));
   return {};
 }
