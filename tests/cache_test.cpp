@@ -171,6 +171,45 @@ TYPED_TEST(Cache, PlanRunsTasksInAnyOrder) {
   test::expect_identical(this->again.view(), this->out.view(), "reverse order");
 }
 
+// Grouped heads with one query each may share a task: more heads than one task takes, each as if
+// alone.
+template <class Example>
+class GroupedHeads : public testing::Test {};
+TYPED_TEST_SUITE(GroupedHeads, test::Examples);
+
+TYPED_TEST(GroupedHeads, DecodeAsIfAlone) {
+  using M = typename TypeParam::Mechanism;
+  const M mechanism = TypeParam::make();
+  constexpr Index batch = 2, kv_heads = 2, group = 11, keys = 90, dim = 24;
+  std::mt19937 random(9);
+  Tensor q(batch, kv_heads * group, 1, dim, test::Layout::token_major);
+  Tensor k(batch, kv_heads, keys, dim), v(batch, kv_heads, keys, dim);
+  for (Tensor* x : {&q, &k, &v}) x->fill_normal(random);
+  Tensor out(batch, kv_heads * group, 1, dim, test::Layout::padded);
+  const lowatt::View<const float> queries = q.view(), k_view = k.view(), v_view = v.view();
+  const auto calibration = lowatt::calibrate(mechanism, queries, k_view, v_view);
+  lowatt::KvCache<M> cache({batch, kv_heads, dim, dim, keys}, calibration, mechanism);
+  cache.append(k_view, v_view);
+  const lowatt::Shape shape{batch, kv_heads * group, kv_heads, 1, keys, dim, dim};
+  const auto plan = lowatt::plan(mechanism, shape);
+  EXPECT_EQ(plan.tasks(),
+            batch * kv_heads * (lowatt::Adapter<M>::heads_share_blocks ? (group + 7) / 8 : group));
+  lowatt::attend(queries, cache, out.view());
+  EXPECT_TRUE(out.gaps_are_untouched());
+
+  // The same query in the first of two rows: two queries never share a task with other heads.
+  Tensor twice(batch, kv_heads * group, 2, dim), both(batch, kv_heads * group, 2, dim);
+  for (Index b = 0; b < batch; ++b)
+    for (Index h = 0; h < kv_heads * group; ++h)
+      for (Index c = 0; c < dim; ++c)
+        twice.view().row(b, h, 0)[c] = twice.view().row(b, h, 1)[c] = queries.row(b, h, 0)[c];
+  lowatt::attend(twice.view(), cache, both.view());
+  lowatt::View<const float> first = std::as_const(both).view();
+  first.tokens = 1;
+  if (TypeParam::exact) test::expect_identical(std::as_const(out).view(), first, "one query");
+  EXPECT_LE(test::relative_l2(std::as_const(out).view(), first), 2e-5);
+}
+
 // A plan refuses what it was not made for instead of writing past its workspace.
 TEST(Plan, RefusesOtherCaches) {
   using lowatt::Bitformer;

@@ -19,6 +19,8 @@ struct HeadPosition {
 };
 
 // template <> struct Adapter<M> {
+//   static constexpr bool heads_share_blocks;
+//       Whether the rows of a block may belong to different query heads of one KV head.
 //   static Status validate(const M&, const Shape&) noexcept;
 //       Parameters alone and against extents; one sentence names argument and value. Shape.queries
 //       and Shape.query_heads are 0 while only a cache is being made.

@@ -10,6 +10,8 @@ LOWATT_API_BEGIN
 
 template <>
 struct Adapter<Bitformer> {
+  static constexpr bool heads_share_blocks = false;
+
   static Status validate(const Bitformer& mechanism, const Shape& shape) noexcept {
     if (Status status = detail::check_scale(mechanism.scale); !status.ok()) return status;
     if (mechanism.planes < 1 || mechanism.planes > max_planes)

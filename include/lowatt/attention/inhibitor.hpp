@@ -12,6 +12,8 @@ LOWATT_API_BEGIN
 
 template <>
 struct Adapter<Inhibitor> {
+  static constexpr bool heads_share_blocks = true;
+
   static Status validate(const Inhibitor& mechanism, const Shape& shape) noexcept {
     if (Status status = detail::check_scale(mechanism.scale); !status.ok()) return status;
     if (!__builtin_isfinite(mechanism.alpha))

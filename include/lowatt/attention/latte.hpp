@@ -12,6 +12,8 @@ LOWATT_API_BEGIN
 // A theta that the mechanism gives goes before one of the Calibration.
 template <>
 struct Adapter<Latte> {
+  static constexpr bool heads_share_blocks = false;
+
   static Status validate(const Latte& mechanism, const Shape& shape) noexcept {
     if (Status status = detail::check_scale(mechanism.scale); !status.ok()) return status;
     if (shape.head_dim > latte_most_head_dim)

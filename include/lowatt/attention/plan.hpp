@@ -7,15 +7,17 @@
 LOWATT_API_BEGIN
 
 // Made once per shape by try_plan(); validates, picks the kernels, allocates nothing. A task is a
-// block of queries of one head. Tasks may run in any order and at the same time, each with the
-// workspace slice of its worker; results do not depend on it.
+// block of queries of one head; of grouped heads with one query each, where the mechanism's heads
+// may share a block, a block of heads, which then read their keys and values once. Tasks may run in
+// any order and at the same time, each with the workspace slice of its worker; results do not
+// depend on it.
 template <class M>
 class Plan {
  public:
   Plan() noexcept = default;
 
   Level level() const noexcept { return table_->level; }
-  Index tasks() const noexcept { return shape_.batch * shape_.query_heads * blocks_; }
+  Index tasks() const noexcept { return shape_.batch * shape_.kv_heads * tasks_per_kv_head(); }
 
   // Bytes of workspace, at 64-byte alignment, for this many workers. Known before the call; at most
   // 64 bytes per key and a constant, per worker.
@@ -31,24 +33,27 @@ class Plan {
   Status run(Index task, Index worker, View<const float> q, const KvCache<M>& cache,
              View<float> out, std::byte* workspace, std::int64_t* kept = nullptr) const noexcept {
     if (Status status = check_run(task, q, cache, out); !status.ok()) return status;
-    const Index head_task = task / blocks_;
-    const Index first = task % blocks_ * rows_;
-    const HeadPosition head{head_task / shape_.query_heads, head_task % shape_.query_heads,
-                            head_task % shape_.query_heads / (shape_.query_heads / shape_.kv_heads),
+    const Index kv_task = task / tasks_per_kv_head(), part = task % tasks_per_kv_head();
+    const Index kv_head = kv_task % shape_.kv_heads;
+    const Index head_in_group = heads_ > 1 ? part * heads_ : part / blocks_;
+    const Index first = heads_ > 1 ? 0 : part % blocks_ * rows_;
+    const HeadPosition head{kv_task / shape_.kv_heads, kv_head * group() + head_in_group, kv_head,
                             shape_.query_heads, shape_.kv_heads};
     VisibleRange visible[most_rows] = {};
     BlockArguments block{};
     block.query = q.row(head.batch, head.query_head, first);
-    block.query_stride = q.token_stride;
+    block.query_stride = heads_ > 1 ? q.head_stride : q.token_stride;
     block.out = out.row(head.batch, head.query_head, first);
-    block.out_stride = out.token_stride;
-    block.rows = rows_ < shape_.queries - first ? rows_ : shape_.queries - first;
+    block.out_stride = heads_ > 1 ? out.head_stride : out.token_stride;
+    const Index most = heads_ > 1 ? heads_ : rows_;
+    const Index left = heads_ > 1 ? group() - head_in_group : shape_.queries - first;
+    block.rows = most < left ? most : left;
     block.head_dim = shape_.head_dim;
     block.value_dim = shape_.value_dim;
     block.tiles = cache.tiles(head.batch, head.kv_head);
     block.tile_begin = 0;
     for (Index r = 0; r < block.rows; ++r) {
-      visible[r] = visible_keys(causal_, first + r, shape_.queries, cache.size());
+      visible[r] = visible_keys(causal_, heads_ > 1 ? 0 : first + r, shape_.queries, cache.size());
       const Index tiles = (visible[r].end + tile_keys - 1) / tile_keys;
       block.tile_end = tiles > block.tile_end ? tiles : block.tile_end;
     }
@@ -65,6 +70,14 @@ class Plan {
 
  private:
   static constexpr Index most_rows = 64;
+  // Grouped heads that read keys and values together: enough to be bound by arithmetic, few enough
+  // that a group is still several tasks.
+  static constexpr Index most_heads = 8;
+
+  Index group() const noexcept { return shape_.query_heads / shape_.kv_heads; }
+  Index tasks_per_kv_head() const noexcept {
+    return heads_ > 1 ? (group() + heads_ - 1) / heads_ : group() * blocks_;
+  }
 
   Status check_run(Index task, View<const float> q, const KvCache<M>& cache,
                    View<float> out) const noexcept {
@@ -94,6 +107,7 @@ class Plan {
   Shape shape_{};
   bool causal_ = false;
   Index rows_ = 1, blocks_ = 0, slice_ = 0;
+  Index heads_ = 1;  // per task
 };
 
 // Plans calls of `shape` (keys: the most that will be attended), from options.causal and
@@ -133,6 +147,8 @@ Status try_plan(Plan<M>& plan, const M& mechanism, const Shape& shape,
   made.rows_ = Adapter<M>::query_block(mechanism, shape);
   made.blocks_ = (shape.queries + made.rows_ - 1) / made.rows_;
   made.slice_ = Adapter<M>::workspace_bytes(mechanism, shape);
+  if (Adapter<M>::heads_share_blocks && shape.queries == 1)
+    made.heads_ = made.group() < Plan<M>::most_heads ? made.group() : Plan<M>::most_heads;
   plan = made;
   return {};
 }

@@ -11,6 +11,8 @@ LOWATT_API_BEGIN
 
 template <>
 struct Adapter<Softmax> {
+  static constexpr bool heads_share_blocks = true;
+
   static Status validate(const Softmax& mechanism, const Shape&) noexcept {
     return detail::check_scale(mechanism.scale);
   }
