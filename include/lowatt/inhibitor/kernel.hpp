@@ -263,6 +263,7 @@ void inhibitor_accumulate(const InhibitorArguments& arguments) noexcept {
     if (!rows.see(t)) continue;
     InhibitorTile tile(block.tiles.tile(t), layout);
     if (t + 1 < block.tile_end) tile.next = block.tiles.tile(t + 1) - block.tiles.tile(t);
+    if (block.rows == 1) tile.fetch_next_scalars();
     skipper.skip(arguments, workspace, centre, tile, rows);
 
     // All rows take each step before any takes the next: a row's own steps wait for each other.

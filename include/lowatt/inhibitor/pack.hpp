@@ -77,6 +77,13 @@ struct InhibitorTile {
         least_key(reinterpret_cast<const std::uint8_t*>(tile + layout.box_offset())),
         largest_key(least_key + layout.box_dims),
         values(reinterpret_cast<const std::int8_t*>(tile + layout.values_offset())) {}
+
+  // Sums and greatest values of the next tile; kernels fetch its keys and values as they go.
+  LOWATT_ALWAYS_INLINE void fetch_next_scalars() const noexcept {
+    const auto* next_sums = reinterpret_cast<const std::byte*>(sums) + next;
+    const Index bytes = tile_keys * Index{sizeof *sums + sizeof *greatest};
+    for (Index i = 0; i < bytes; i += 64) __builtin_prefetch(next_sums + i);
+  }
 };
 
 struct InhibitorPackArguments {
