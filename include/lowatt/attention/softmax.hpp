@@ -4,6 +4,7 @@
 #include "../core/rows.hpp"
 #include "../softmax/kernel.hpp"
 #include "../softmax/params.hpp"
+#include "../softmax/workspace_amx.hpp"
 #include "adapter.hpp"
 
 LOWATT_API_BEGIN
@@ -73,7 +74,7 @@ struct Adapter<Softmax> {
   }
   static Index workspace_bytes(const Softmax& mechanism, const Shape& shape) noexcept {
     return with_storage(mechanism, [&]<class Storage>(Storage) {
-      return SoftmaxWorkspace<Storage>(nullptr, shape.head_dim, shape.value_dim).bytes();
+      return softmax_workspace_bytes<Storage>(shape.head_dim, shape.value_dim);
     });
   }
 

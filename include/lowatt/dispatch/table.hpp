@@ -8,6 +8,7 @@
 #include "../inhibitor/kernel_int16.hpp"
 #include "../latte/kernel.hpp"
 #include "../softmax/kernel.hpp"
+#include "../softmax/tile_amx.hpp"
 
 namespace lowatt {
 

@@ -162,23 +162,27 @@ struct SoftmaxInt8Queries {
 };
 
 // What a tile of each precision is: its layout, the queries that meet it, and how many of them are
-// run as one block. The work of expanding a tile is shared by a block.
+// run as one block. The work of expanding a tile is shared by a block. Tile products are those of
+// AMX: tile_amx.hpp.
 struct SoftmaxFp32 {
   using Layout = SoftmaxTileLayout;
   using Queries = SoftmaxFloatQueries;
   static constexpr Index query_block = 32;
+  static constexpr bool has_tile_products = false;
   static LOWATT_ALWAYS_INLINE float round_query(float x) noexcept { return x; }
 };
 struct SoftmaxF16 {
   using Layout = SoftmaxF16Layout;
   using Queries = SoftmaxFloatQueries;
   static constexpr Index query_block = 64;
+  static constexpr bool has_tile_products = false;
   static LOWATT_ALWAYS_INLINE float round_query(float x) noexcept { return x; }
 };
 struct SoftmaxBf16 {
   using Layout = SoftmaxBf16Layout;
   using Queries = SoftmaxFloatQueries;
   static constexpr Index query_block = 64;
+  static constexpr bool has_tile_products = true;
   static LOWATT_ALWAYS_INLINE float round_query(float x) noexcept {
     return float_from_bf16(bf16_from_float(x));
   }
@@ -187,6 +191,7 @@ struct SoftmaxInt8 {
   using Layout = SoftmaxInt8Layout;
   using Queries = SoftmaxInt8Queries;
   static constexpr Index query_block = 64;
+  static constexpr bool has_tile_products = true;
 };
 
 // Tiles of float32 need no expansion.
