@@ -230,6 +230,22 @@ void add_all() {
                                [](Index d) {
                                  return std::vector<Bound>{{Work::multiply_add, 8 * as_double(d)}};
                                }});
+  for (const auto precision : {lowatt::Precision::bf16, lowatt::Precision::f16})
+    add(Subject<lowatt::Softmax>{
+        std::string("softmax/") + lowatt::precision_name(precision),
+        [precision](const Inputs&) { return lowatt::Softmax{.scale = {}, .precision = precision}; },
+        [](Index d) {
+          return std::vector<Bound>{{Work::multiply_add, 8 * as_double(d)}};
+        }});
+  add(Subject<lowatt::Softmax>{"softmax/int8",
+                               [](const Inputs&) {
+                                 return lowatt::Softmax{.scale = {},
+                                                        .precision = lowatt::Precision::int8};
+                               },
+                               [](Index d) {
+                                 return std::vector<Bound>{{Work::dot, as_double(d)},
+                                                           {Work::multiply_add, 4 * as_double(d)}};
+                               }});
   add_eigen();
   for (const auto precision : {lowatt::Precision::int8, lowatt::Precision::int4})
     add(Subject<lowatt::Inhibitor>{

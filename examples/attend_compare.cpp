@@ -27,6 +27,12 @@ struct Row {
   std::vector<double> seconds;
 };
 
+support::Mechanism softmax(lowatt::Precision precision) {
+  lowatt::Softmax parameters;
+  parameters.precision = precision;
+  return parameters;
+}
+
 support::Mechanism inhibitor(lowatt::Precision precision) {
   lowatt::Inhibitor parameters;
   parameters.alpha = 8;  // at 0 nearly every output on the sample tensors is 0
@@ -50,7 +56,9 @@ std::vector<Row> make_rows() {
   const auto add = [&rows](const char* name, support::Mechanism mechanism) {
     rows.push_back({name, std::move(mechanism), nullptr, {}});
   };
-  add("softmax fp32", lowatt::Softmax{});
+  add("softmax fp32", softmax(lowatt::Precision::fp32));
+  add("softmax bf16", softmax(lowatt::Precision::bf16));
+  add("softmax int8", softmax(lowatt::Precision::int8));
   add("LATTE theta 8", latte(8));
   add("LATTE theta 5", latte(5));
   add("LATTE theta 3", latte(3));

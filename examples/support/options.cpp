@@ -36,17 +36,24 @@ lowatt::Setting setting(const std::string& option, const Text& text) {
   return number ? lowatt::Setting(*number) : lowatt::Setting();
 }
 
+// The parser lets only names of precisions through; whether a mechanism has it, the library says.
+lowatt::Precision precision_or(const Text& text, lowatt::Precision otherwise) {
+  using lowatt::Precision;
+  for (const auto precision : {Precision::fp32, Precision::bf16, Precision::f16, Precision::int16,
+                               Precision::int8, Precision::int4})
+    if (text == lowatt::precision_name(precision)) return precision;
+  return otherwise;
+}
+
 Mechanism make_softmax(const MechanismTexts& texts) {
-  if (texts.precision && *texts.precision != "fp32")
-    throw InputError("--precision: softmax is computed in fp32 only");
-  return lowatt::Softmax{};
+  lowatt::Softmax softmax;
+  softmax.precision = precision_or(texts.precision, softmax.precision);
+  return softmax;
 }
 
 Mechanism make_inhibitor(const MechanismTexts& texts) {
   lowatt::Inhibitor inhibitor;
-  for (const auto precision :
-       {lowatt::Precision::fp32, lowatt::Precision::int16, lowatt::Precision::int4})
-    if (texts.precision == lowatt::precision_name(precision)) inhibitor.precision = precision;
+  inhibitor.precision = precision_or(texts.precision, inhibitor.precision);
   inhibitor.alpha = number_or_nothing("--alpha", texts.alpha).value_or(0);
   inhibitor.is_signed = !texts.is_unsigned;
   inhibitor.center = texts.center;
@@ -133,8 +140,9 @@ AttendOptions parse_attend_options(int argc, const char* const* argv) {
   app.add_option("--scale", scale, "multiplies scores (1/sqrt(head_dim))");
   app.add_flag("--causal", options.job.causal, "query i sees keys j <= i + keys - queries");
   auto* precision = app.add_option("--precision", texts.precision,
-                                   "inhibitor: fp32, int16, int8 or int4 (int8); softmax: fp32")
-                        ->check(CLI::IsMember({"fp32", "int16", "int8", "int4"}));
+                                   "inhibitor: fp32, int16, int8 or int4 (int8); "
+                                   "softmax: fp32, bf16, f16 or int8 (fp32)")
+                        ->check(CLI::IsMember({"fp32", "bf16", "f16", "int16", "int8", "int4"}));
   auto* alpha = app.add_option("--alpha", texts.alpha, "inhibitor: shift of the scores (0)");
   auto* is_unsigned =
       app.add_flag("--unsigned", texts.is_unsigned, "inhibitor: unsigned inhibition");

@@ -14,7 +14,7 @@ std::string precision_name(const Mechanism& mechanism) {
   if (std::holds_alternative<Latte>(mechanism)) return "int8";
   if (const auto* bitformer = std::get_if<lowatt::Bitformer>(&mechanism))
     return std::to_string(bitformer->planes) + "-bit";
-  return "fp32";
+  return lowatt::precision_name(std::get<lowatt::Softmax>(mechanism).precision);
 }
 
 nlohmann::ordered_json with_nulls(const std::vector<std::optional<double>>& values) {

@@ -189,7 +189,9 @@ TEST_F(AttendCli, RefusesForeignOptions) {
   for (const Arguments& mechanism : {softmax_, inhibitor_, latte_})
     expect_refused(mechanism + files() + Arguments{"--clip", "1"}, "--clip does not belong");
   expect_refused(bitformer_ + files() + Arguments{"--clip", "1"}, "--clip belongs to");
-  expect_refused(softmax_ + files() + Arguments{"--precision", "int8"}, "fp32 only");
+  for (const std::string precision : {"int16", "int4"})
+    expect_refused(softmax_ + files() + Arguments{"--precision", precision},
+                   "softmax has kernels for fp32, bf16, f16 and int8");
 }
 
 TEST_F(AttendCli, RefusesBadNumbers) {
@@ -356,8 +358,28 @@ TEST_F(AttendCli, ComputesTheInhibitorAt16And4Bits) {
   }
 }
 
+// How far softmax may lie from float64 softmax on the same, unrounded tensors.
+TEST_F(AttendCli, ComputesSoftmaxAtAllPrecisions) {
+  const struct {
+    std::string precision;
+    double least, most;
+  } cases[] = {{"fp32", 0, 2e-6}, {"f16", 1e-5, 1e-3}, {"bf16", 1e-4, 1e-2}, {"int8", 1e-4, 2e-2}};
+  for (const auto& [precision, least, most] : cases)
+    for (const std::string& level : runnable_levels()) {
+      const auto got =
+          report(softmax_ + files() + Arguments{"--precision", precision, "--arch", level});
+      for (const auto& error : got["rel_l2_vs_softmax"]) {
+        EXPECT_GE(error.get<double>(), least) << precision << " " << level;
+        EXPECT_LE(error.get<double>(), most) << precision << " " << level;
+      }
+    }
+}
+
 TEST_F(AttendCli, ReportsPrecisions) {
   EXPECT_EQ(report(softmax_ + files())["precision"], "fp32");
+  for (const std::string precision : {"fp32", "bf16", "f16", "int8"})
+    EXPECT_EQ(report(softmax_ + files() + Arguments{"--precision", precision})["precision"],
+              precision);
   EXPECT_EQ(report(inhibitor_ + files())["precision"], "int8");
   EXPECT_EQ(report(inhibitor_ + files() + Arguments{"--precision", "fp32"})["precision"], "fp32");
   EXPECT_EQ(report(inhibitor_ + files() + Arguments{"--precision", "int16"})["precision"], "int16");

@@ -9,10 +9,11 @@
 namespace test {
 
 // `exact`: integers throughout, so that the same call gives the same bits however it is cut.
+template <lowatt::Precision precision>
 struct SoftmaxExample {
   using Mechanism = lowatt::Softmax;
   static constexpr bool exact = false;
-  static Mechanism make() { return {}; }
+  static Mechanism make() { return {.precision = precision}; }
 };
 struct InhibitorExample {
   using Mechanism = lowatt::Inhibitor;
@@ -56,8 +57,11 @@ struct BitformerThermometerExample {
   static Mechanism make() { return {.planes = 7, .center_keys = true}; }
 };
 
-using Examples = testing::Types<SoftmaxExample, InhibitorExample, InhibitorInt16Example,
-                                InhibitorInt4Example, InhibitorFp32Example, LatteExample,
-                                BitformerSignExample, BitformerThermometerExample>;
+using Examples =
+    testing::Types<SoftmaxExample<lowatt::Precision::fp32>, SoftmaxExample<lowatt::Precision::bf16>,
+                   SoftmaxExample<lowatt::Precision::f16>, SoftmaxExample<lowatt::Precision::int8>,
+                   InhibitorExample, InhibitorInt16Example, InhibitorInt4Example,
+                   InhibitorFp32Example, LatteExample, BitformerSignExample,
+                   BitformerThermometerExample>;
 
 }  // namespace test

@@ -1,26 +1,61 @@
-// Softmax attention in the attention layer. Nothing depends on whole tensors: a cache needs an
-// empty Calibration.
+// Softmax attention in the attention layer: parameters checked, kernels of the precision called.
 #pragma once
 
 #include "../core/rows.hpp"
 #include "../softmax/kernel.hpp"
 #include "../softmax/params.hpp"
+#include "../softmax/workspace_amx.hpp"
 #include "adapter.hpp"
 
 LOWATT_API_BEGIN
 
+// Only at int8 does anything depend on whole tensors; otherwise a cache needs an empty Calibration.
 template <>
 struct Adapter<Softmax> {
   static constexpr bool heads_share_blocks = true;
 
-  static Status validate(const Softmax& mechanism, const Shape&) noexcept {
-    return detail::check_scale(mechanism.scale);
+  static Status validate(const Softmax& mechanism, const Shape& shape) noexcept {
+    if (Status status = detail::check_scale(mechanism.scale); !status.ok()) return status;
+    switch (mechanism.precision) {
+      case Precision::fp32:
+      case Precision::bf16:
+      case Precision::f16:
+        return {};
+      case Precision::int8:
+        if (shape.head_dim > softmax_most_int8_head_dim)
+          return failure(StatusCode::invalid_shape,
+                         "head_dim is %td; 32-bit scores hold at most %td", shape.head_dim,
+                         softmax_most_int8_head_dim);
+        return {};
+      case Precision::int16:
+      case Precision::int4:
+        break;
+    }
+    return failure(StatusCode::unsupported,
+                   "precision is %s; softmax has kernels for fp32, bf16, f16 and int8",
+                   precision_name(mechanism.precision));
   }
-  static Status calibrate(const Softmax&, View<const float>, View<const float>, View<const float>,
-                          bool, Calibration&) noexcept {
+
+  static Status calibrate(const Softmax& mechanism, View<const float>, View<const float> k,
+                          View<const float> v, bool, Calibration& calibration) noexcept {
+    if (mechanism.precision != Precision::int8) return {};
+    calibration.key_absmax = absmax_per_head(k);
+    calibration.value_absmax = absmax_per_head(v);
+    if (calibration.key_absmax.empty() || calibration.value_absmax.empty())
+      return failure(StatusCode::out_of_memory, "no memory for a calibration of %td heads",
+                     k.heads);
     return {};
   }
-  static Status check(const Softmax&, const Calibration&, const CacheShape&) noexcept { return {}; }
+
+  static Status check(const Softmax& mechanism, const Calibration& calibration,
+                      const CacheShape& shape) noexcept {
+    if (mechanism.precision != Precision::int8) return {};
+    const Index entries = shape.batch * shape.kv_heads;
+    if (Status status = detail::check_absmax("key_absmax", calibration.key_absmax, entries);
+        !status.ok())
+      return status;
+    return detail::check_absmax("value_absmax", calibration.value_absmax, entries);
+  }
   static Status check_queries(const Softmax&, const Calibration&, const CacheShape&,
                               View<const float>) noexcept {
     return {};
@@ -29,24 +64,71 @@ struct Adapter<Softmax> {
     return {};
   }
 
-  static Index tile_bytes(const Softmax&, Index head_dim, Index value_dim) noexcept {
-    return SoftmaxTileLayout(head_dim, value_dim).bytes();
+  static Index tile_bytes(const Softmax& mechanism, Index head_dim, Index value_dim) noexcept {
+    return with_storage(mechanism, [&]<class Storage>(Storage) {
+      return typename Storage::Layout(head_dim, value_dim).bytes();
+    });
   }
-  static Index query_block(const Softmax&, const Shape&) noexcept { return softmax_query_block; }
-  static Index workspace_bytes(const Softmax&, const Shape& shape) noexcept {
-    return SoftmaxWorkspace(nullptr, shape.head_dim, shape.value_dim).bytes();
+  static Index query_block(const Softmax& mechanism, const Shape&) noexcept {
+    return with_storage(mechanism, []<class Storage>(Storage) { return Storage::query_block; });
+  }
+  static Index workspace_bytes(const Softmax& mechanism, const Shape& shape) noexcept {
+    return with_storage(mechanism, [&]<class Storage>(Storage) {
+      return softmax_workspace_bytes<Storage>(shape.head_dim, shape.value_dim);
+    });
   }
 
-  static void pack(const KernelTable& table, const Softmax&, const Calibration&, Index,
+  static void pack(const KernelTable& table, const Softmax& mechanism,
+                   const Calibration& calibration, Index kv_entry,
                    const PackArguments& tokens) noexcept {
-    table.softmax_fp32.pack(tokens);
+    if (mechanism.precision == Precision::int8)
+      table.softmax_int8.pack({tokens, detail::head_scale(calibration.key_absmax, kv_entry).inverse,
+                               detail::head_scale(calibration.value_absmax, kv_entry).inverse});
+    else
+      float_kernel(table, mechanism).pack(tokens);
   }
 
-  static void attend_block(const KernelTable& table, const Softmax& mechanism, const Calibration&,
-                           const HeadPosition&, const BlockArguments& block,
-                           const Array<std::uint8_t>&, std::int64_t*) noexcept {
-    detail::run_phases(table.softmax_fp32,
-                       {block, mechanism.scale.or_else(default_scale(block.head_dim))});
+  static void attend_block(const KernelTable& table, const Softmax& mechanism,
+                           const Calibration& calibration, const HeadPosition& head,
+                           const BlockArguments& block, const Array<std::uint8_t>&,
+                           std::int64_t*) noexcept {
+    SoftmaxArguments arguments{};
+    arguments.block = block;
+    arguments.scale = mechanism.scale.or_else(default_scale(block.head_dim));
+    if (mechanism.precision != Precision::int8) {
+      detail::run_phases(float_kernel(table, mechanism), arguments);
+      return;
+    }
+    arguments.key_scale = detail::head_scale(calibration.key_absmax, head.kv_entry()).scale;
+    arguments.value_scale = detail::head_scale(calibration.value_absmax, head.kv_entry()).scale;
+    detail::run_phases(table.softmax_int8, arguments);
+  }
+
+ private:
+  // f(how the mechanism's precision is stored).
+  template <class F>
+  static Index with_storage(const Softmax& mechanism, F f) noexcept {
+    switch (mechanism.precision) {
+      case Precision::bf16:
+        return f(SoftmaxBf16{});
+      case Precision::f16:
+        return f(SoftmaxF16{});
+      case Precision::int8:
+        return f(SoftmaxInt8{});
+      default:
+        return f(SoftmaxFp32{});
+    }
+  }
+  static const Kernel<PackArguments, SoftmaxArguments>& float_kernel(
+      const KernelTable& table, const Softmax& mechanism) noexcept {
+    switch (mechanism.precision) {
+      case Precision::bf16:
+        return table.softmax_bf16;
+      case Precision::f16:
+        return table.softmax_f16;
+      default:
+        return table.softmax_fp32;
+    }
   }
 };
 

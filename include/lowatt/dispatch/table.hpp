@@ -8,6 +8,7 @@
 #include "../inhibitor/kernel_int16.hpp"
 #include "../latte/kernel.hpp"
 #include "../softmax/kernel.hpp"
+#include "../softmax/tile_amx.hpp"
 
 namespace lowatt {
 
@@ -30,6 +31,9 @@ struct KernelTable {
   Kernel<InhibitorInt16PackArguments, InhibitorInt16Arguments> inhibitor_int16;
   Kernel<PackArguments, InhibitorFp32Arguments> inhibitor_fp32;
   Kernel<PackArguments, SoftmaxArguments> softmax_fp32;
+  Kernel<PackArguments, SoftmaxArguments> softmax_bf16;
+  Kernel<PackArguments, SoftmaxArguments> softmax_f16;
+  Kernel<SoftmaxInt8PackArguments, SoftmaxArguments> softmax_int8;
   Kernel<LattePackArguments, LatteArguments> latte;
   Kernel<BitformerPackArguments, BitformerArguments> bitformer;
 };
@@ -44,7 +48,14 @@ inline constexpr KernelTable kernel_table = {
      inhibitor_int16_accumulate<L>, inhibitor_int16_finish<L>},
     {inhibitor_fp32_pack<L>, inhibitor_fp32_prepare<L>, inhibitor_fp32_statistic<L>,
      inhibitor_fp32_accumulate<L>, inhibitor_fp32_finish<L>},
-    {softmax_pack<L>, softmax_prepare<L>, nullptr, softmax_accumulate<L>, softmax_finish<L>},
+    {softmax_pack<L>, softmax_prepare<L, SoftmaxFp32>, nullptr, softmax_accumulate<L, SoftmaxFp32>,
+     softmax_finish<L, SoftmaxFp32>},
+    {softmax_bf16_pack<L>, softmax_prepare<L, SoftmaxBf16>, nullptr,
+     softmax_accumulate<L, SoftmaxBf16>, softmax_finish<L, SoftmaxBf16>},
+    {softmax_f16_pack<L>, softmax_prepare<L, SoftmaxF16>, nullptr,
+     softmax_accumulate<L, SoftmaxF16>, softmax_finish<L, SoftmaxF16>},
+    {softmax_int8_pack<L>, softmax_prepare<L, SoftmaxInt8>, nullptr,
+     softmax_accumulate<L, SoftmaxInt8>, softmax_finish<L, SoftmaxInt8>},
     {latte_pack<L>, latte_prepare<L>, latte_statistic<L>, latte_accumulate<L>, latte_finish<L>},
     {bitformer_pack<L>, bitformer_prepare<L>, bitformer_statistic<L>, bitformer_accumulate<L>,
      bitformer_finish<L>},

@@ -49,6 +49,10 @@ struct FloatTile {
         values(reinterpret_cast<const float*>(tile + layout.values_offset())) {
     __builtin_memcpy(&nonfinite, tile, sizeof nonfinite);
   }
+  // Of a tile that is stored in some other way.
+  LOWATT_ALWAYS_INLINE FloatTile(const float* keys_, const float* values_,
+                                 std::uint64_t nonfinite_) noexcept
+      : keys(keys_), values(values_), nonfinite(nonfinite_) {}
 };
 
 template <class L>

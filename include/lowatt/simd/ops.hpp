@@ -44,7 +44,8 @@
 //                  set bit j, ascending; returns their number, may write 16 elements past them;
 //                  nonzero_lanes(a): bit l set where lane l is not 0
 //   float          multiply_add(a, b, c) = a*b + c, fused where the level has it; round_i32 half
-//                  to even; to_float (of 32-bit lanes); load_i8_as_float (`lanes` signed bytes)
+//                  to even; to_float (of 32-bit lanes); load_i8_as_float (`lanes` signed bytes);
+//                  load_f16, store_f16 (`lanes` numbers of half precision, as core/half.hpp)
 #pragma once
 
 #include "../arch/tags.hpp"

@@ -214,6 +214,12 @@ struct Ops<arch::avx2> {
     return _mm256_cvtepi32_ps(
         _mm256_cvtepi8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(p))));
   }
+  static LOWATT_ALWAYS_INLINE Float load_f16(const void* p) noexcept {
+    return _mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+  }
+  static LOWATT_ALWAYS_INLINE void store_f16(void* p, Float a) noexcept {
+    _mm_storeu_si128(static_cast<__m128i*>(p), _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+  }
   static LOWATT_ALWAYS_INLINE float reduce_add(Float a) noexcept {
     const __m128 half = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     const __m128 pairs = _mm_add_ps(half, _mm_movehl_ps(half, half));

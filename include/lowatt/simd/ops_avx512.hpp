@@ -219,6 +219,12 @@ struct Ops<arch::avx512> {
     return _mm512_cvtepi32_ps(
         _mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))));
   }
+  static LOWATT_ALWAYS_INLINE Float load_f16(const void* p) noexcept {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
+  }
+  static LOWATT_ALWAYS_INLINE void store_f16(void* p, Float a) noexcept {
+    _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+  }
   static LOWATT_ALWAYS_INLINE float reduce_add(Float a) noexcept { return _mm512_reduce_add_ps(a); }
   static LOWATT_ALWAYS_INLINE float reduce_max(Float a) noexcept { return _mm512_reduce_max_ps(a); }
 

@@ -3,6 +3,7 @@
 
 #include <emmintrin.h>
 
+#include "../core/half.hpp"
 #include "ops.hpp"
 
 namespace lowatt {
@@ -209,6 +210,19 @@ struct Ops<arch::sse2> {
     const Register four = _mm_cvtsi32_si128(load_i32(p));
     const Register words = _mm_unpacklo_epi8(four, four);
     return _mm_cvtepi32_ps(_mm_srai_epi32(_mm_unpacklo_epi16(words, words), 24));
+  }
+  static LOWATT_ALWAYS_INLINE Float load_f16(const void* p) noexcept {
+    std::uint16_t half[lanes];
+    __builtin_memcpy(half, p, sizeof half);
+    return _mm_setr_ps(float_from_f16(half[0]), float_from_f16(half[1]), float_from_f16(half[2]),
+                       float_from_f16(half[3]));
+  }
+  static LOWATT_ALWAYS_INLINE void store_f16(void* p, Float a) noexcept {
+    alignas(16) float number[lanes];
+    a.store_aligned(number);
+    std::uint16_t half[lanes];
+    for (int l = 0; l < lanes; ++l) half[l] = f16_from_float(number[l]);
+    __builtin_memcpy(p, half, sizeof half);
   }
   static LOWATT_ALWAYS_INLINE float reduce_add(Float a) noexcept {
     const __m128 pairs = _mm_add_ps(a, _mm_movehl_ps(a, a));

@@ -1,79 +1,266 @@
-// Softmax attention at fp32, one tile of keys at a time with a running maximum:
+// Softmax attention, one tile of keys at a time with a running maximum:
 //
 //   out_i = sum_j p_ij v_j / sum_j p_ij,   p_ij = exp(scale * q_i . k_j - m_i)
 //
 // m_i is the largest score so far; when a tile raises it, what row i has summed up is multiplied
-// with exp(old m_i - new m_i). No row statistic is needed beforehand.
+// with exp(old m_i - new m_i). No row statistic is needed beforehand. Keys and values of 16 and 8
+// bits are computed with in float32: a tile is expanded once for a block of queries. (At level amx
+// bf16 and int8 go another way: tile_amx.hpp.)
 //
-// Lives on       fused multiply-add, two per cycle: 2 * head_dim + 2 * value_dim flops per pair.
-//                exp is a polynomial (simd/exp2.hpp).
-// Layout         pack.hpp; the same for prefill and decode and at every level.
-// Accuracy       relative L2 error 2e-5 against float64 for scores up to 100, any number of keys:
-//                see simd/float_tile.hpp for the sums. Queries are scaled beforehand.
+// Lives on       fused multiply-add, two per cycle: 2 * head_dim + 2 * value_dim flops per pair; at
+//                int8 the scores on 4-byte dot products. exp is a polynomial (simd/exp2.hpp).
+// Layout         pack.hpp, pack_half.hpp, pack_int8.hpp; the same for prefill and decode and at
+//                every level.
+// Accuracy       relative L2 error 2e-5 for scores up to 100, any number of keys, against float64
+// on
+//                the same rounded inputs: see simd/float_tile.hpp for the sums. Queries are scaled
+//                beforehand; int8 scores are exact integers until then.
+// Overflow       int8: the largest sum is that of 127 * 255 over head_dim, which 32 bits hold to
+//                softmax_most_int8_head_dim.
 // Tails          value_dim is padded with zeros when packed; hidden and absent keys get the score
 //                -infinity, and so p = 0; rows come four at a time, then one at a time.
 #pragma once
 
+#include "../core/half.hpp"
+#include "../quant/scale.hpp"
 #include "../simd/exp2.hpp"
 #include "pack.hpp"
+#include "pack_half.hpp"
+#include "pack_int8.hpp"
 #include "params.hpp"
 
 namespace lowatt {
 
-inline constexpr Index softmax_query_block = 32;
+inline constexpr Index softmax_most_int8_head_dim = 2147483647 / (127 * 255);
 
 struct SoftmaxArguments {
   BlockArguments block;
   double scale = 1;
+  float key_scale = 0, value_scale = 0;  // int8
 };
 
-// What the phases of one block hand on to each other. Beside its weighted values a row sums up its
-// weights, in the 16 columns after value_stride (any of them: their sum counts).
-struct SoftmaxWorkspace {
+// What scores are multiplied with so that exp(score) becomes 2^score, within a range in which no
+// product with a finite score is NaN: beyond 2^100 all weight is on the largest score, below 2^-126
+// all scores weigh the same.
+LOWATT_ALWAYS_INLINE float softmax_factor(double scale) noexcept {
+  constexpr double log2_e = 0x1.71547652b82fep+0, smallest = 0x1p-126, largest = 0x1p100;
+  const double wanted = scale * log2_e;
+  return static_cast<float>(wanted < smallest ? smallest : wanted < largest ? wanted : largest);
+}
+
+// Queries as float32, scaled.
+struct SoftmaxFloatQueries {
+  float* rows = nullptr;
+  Index stride = 0;
+
+  LOWATT_ALWAYS_INLINE SoftmaxFloatQueries(WorkspaceCutter& cutter, Index count,
+                                           Index head_dim) noexcept
+      : rows(cutter.take<float>(count * head_dim)), stride(head_dim) {}
+
+  template <class L, class Storage>
+  void encode(const SoftmaxArguments& arguments) const noexcept {
+    const BlockArguments& block = arguments.block;
+    const float factor = softmax_factor(arguments.scale);
+    for (Index r = 0; r < block.rows; ++r) {
+      const float* query = block.query + r * block.query_stride;
+      float* row = rows + r * stride;
+      for (Index c = 0; c < block.head_dim; ++c) row[c] = factor * Storage::round_query(query[c]);
+    }
+  }
+  // scores[rows][64] with the keys of a tile.
+  template <class L>
+  LOWATT_ALWAYS_INLINE void score(const BlockArguments& block, const std::byte*,
+                                  const FloatTile& tile, float* scores) const noexcept {
+    float_scores<L, MultiplyStep<L>>({rows, stride}, block.rows, block.head_dim, tile, scores);
+  }
+};
+
+// Queries as int8, each with a scale of its own.
+struct SoftmaxInt8Queries {
+  std::int8_t* rows = nullptr;
+  float* factor = nullptr;         // per row, what a step of the dot product adds to log2(weight)
+  std::int32_t* offset = nullptr;  // per row, what the keys' offset adds to dot products
+  Index stride = 0;
+
+  LOWATT_ALWAYS_INLINE SoftmaxInt8Queries(WorkspaceCutter& cutter, Index count,
+                                          Index head_dim) noexcept
+      : rows(cutter.take<std::int8_t>(count * round_up(head_dim, key_group))),
+        factor(cutter.take<float>(count)),
+        offset(cutter.take<std::int32_t>(count)),
+        stride(round_up(head_dim, key_group)) {}
+
+  template <class L, class>
+  void encode(const SoftmaxArguments& arguments) const noexcept {
+    const BlockArguments& block = arguments.block;
+    for (Index r = 0; r < block.rows; ++r) {
+      const float* query = block.query + r * block.query_stride;
+      std::int8_t* row = rows + r * stride;
+      const SymmetricScale query_scale =
+          symmetric_scale(finite_absmax(query, block.head_dim), int8_limit);
+      quantize_row<L>(query, block.head_dim, query_scale.inverse, row);
+      for (Index c = block.head_dim; c < stride; ++c) row[c] = 0;
+      std::int32_t sum = 0;
+      for (Index c = 0; c < stride; ++c) sum += row[c];
+      offset[r] = 128 * sum;
+      const float wanted =
+          softmax_factor(static_cast<double>(query_scale.scale) *
+                         static_cast<double>(arguments.key_scale) * arguments.scale);
+      factor[r] = wanted < 0x1p90f ? wanted : 0x1p90f;  // times 2^31, it is finite
+    }
+  }
+  template <class L>
+  void score(const BlockArguments& block, const std::byte* keys, const FloatTile&,
+             float* scores) const noexcept {
+    constexpr int vectors = Ops<L>::block_vectors;
+    for (Index first = 0; first < tile_keys; first += vectors * Ops<L>::lanes) {
+      Index r = 0;
+      for (; r + 4 <= block.rows; r += 4)
+        score_rows<L, 4, vectors>(r, keys + first * key_group, scores + first);
+      for (; r < block.rows; ++r)
+        score_rows<L, 1, vectors>(r, keys + first * key_group, scores + first);
+    }
+  }
+
+ private:
+  // Rows queries from `first` on with Vectors registers of keys.
+  template <class L, int Rows, int Vectors>
+  void score_rows(Index first, const std::byte* keys, float* scores) const noexcept {
+    using Op = Ops<L>;
+    using Register = typename Op::Register;
+    using Float = typename Op::Float;
+    Register sum[Rows][Vectors];
+    LOWATT_UNROLL
+    for (int r = 0; r < Rows; ++r) {
+      LOWATT_UNROLL
+      for (int v = 0; v < Vectors; ++v) sum[r][v] = Op::fill_i32(-offset[first + r]);
+    }
+    for (Index c = 0; c < stride; c += key_group) {
+      Register key[Vectors];
+      LOWATT_UNROLL
+      for (int v = 0; v < Vectors; ++v) key[v] = Op::load(keys + c * tile_keys + v * Op::bytes);
+      LOWATT_UNROLL
+      for (int p = 0; p < Op::dot4_parts; ++p) {
+        Register part[Vectors];
+        LOWATT_UNROLL
+        for (int v = 0; v < Vectors; ++v) part[v] = Op::split_u8(key[v], p);
+        LOWATT_UNROLL
+        for (int r = 0; r < Rows; ++r) {
+          const Register query = Op::split_s8(Op::broadcast4(rows + (first + r) * stride + c), p);
+          LOWATT_UNROLL
+          for (int v = 0; v < Vectors; ++v) sum[r][v] = Op::dot4_part(sum[r][v], part[v], query);
+        }
+      }
+    }
+    LOWATT_UNROLL
+    for (int r = 0; r < Rows; ++r) {
+      LOWATT_UNROLL
+      for (int v = 0; v < Vectors; ++v)
+        (Op::to_float(sum[r][v]) * Float(factor[first + r]))
+            .store_unaligned(scores + (first + r) * tile_keys + v * Op::lanes);
+    }
+  }
+};
+
+// What a tile of each precision is: its layout, the queries that meet it, and how many of them are
+// run as one block. The work of expanding a tile is shared by a block. Tile products are those of
+// AMX: tile_amx.hpp.
+struct SoftmaxFp32 {
+  using Layout = SoftmaxTileLayout;
+  using Queries = SoftmaxFloatQueries;
+  static constexpr Index query_block = 32;
+  static constexpr bool has_tile_products = false;
+  static LOWATT_ALWAYS_INLINE float round_query(float x) noexcept { return x; }
+};
+struct SoftmaxF16 {
+  using Layout = SoftmaxF16Layout;
+  using Queries = SoftmaxFloatQueries;
+  static constexpr Index query_block = 64;
+  static constexpr bool has_tile_products = false;
+  static LOWATT_ALWAYS_INLINE float round_query(float x) noexcept { return x; }
+};
+struct SoftmaxBf16 {
+  using Layout = SoftmaxBf16Layout;
+  using Queries = SoftmaxFloatQueries;
+  static constexpr Index query_block = 64;
+  static constexpr bool has_tile_products = true;
+  static LOWATT_ALWAYS_INLINE float round_query(float x) noexcept {
+    return float_from_bf16(bf16_from_float(x));
+  }
+};
+struct SoftmaxInt8 {
+  using Layout = SoftmaxInt8Layout;
+  using Queries = SoftmaxInt8Queries;
+  static constexpr Index query_block = 64;
+  static constexpr bool has_tile_products = true;
+};
+
+// Tiles of float32 need no expansion.
+template <class L>
+LOWATT_ALWAYS_INLINE FloatTile expand_tile(const FloatTileLayout& layout, const std::byte* tile,
+                                           float*) noexcept {
+  return {tile, layout};
+}
+LOWATT_ALWAYS_INLINE Index expanded_size(const FloatTileLayout&) noexcept {
+  return 0;
+}
+
+// The running maximum of each row and what has been summed up relative to it. Beside its weighted
+// values a row sums up its weights, in the 16 columns after value_stride (any of them: their sum
+// counts).
+struct SoftmaxSums {
   static constexpr Index weight_columns = 16;
   Index value_stride = 0;
-  WorkspaceCutter cutter;
-  float* query = nullptr;    // [rows][head_dim], scaled
-  float* scores = nullptr;   // [rows][64], scores and then weights of one tile
   float* maximum = nullptr;  // [rows], the largest score so far
   FloatSums sums;
 
+  LOWATT_ALWAYS_INLINE SoftmaxSums(WorkspaceCutter& cutter, Index rows,
+                                   Index value_stride_) noexcept
+      : value_stride(value_stride_),
+        maximum(cutter.take<float>(rows)),
+        sums(cutter, rows, value_stride_ + weight_columns) {}
+
+  LOWATT_ALWAYS_INLINE void clear(Index rows) const noexcept {
+    for (Index r = 0; r < rows; ++r) maximum[r] = -__builtin_inff();
+    sums.clear(rows);
+  }
+};
+
+// What the phases of one block hand on to each other.
+template <class Storage>
+struct SoftmaxWorkspace {
+  typename Storage::Layout layout;
+  WorkspaceCutter cutter;
+  typename Storage::Queries queries;
+  SoftmaxSums sums;
+  float* scores = nullptr;    // [rows][64], scores and then weights of one tile
+  float* expanded = nullptr;  // one tile
+
   LOWATT_ALWAYS_INLINE SoftmaxWorkspace(std::byte* base, Index head_dim, Index value_dim) noexcept
-      : value_stride(FloatTileLayout(head_dim, value_dim).value_stride),
+      : layout(head_dim, value_dim),
         cutter{base},
-        query(cutter.take<float>(softmax_query_block * head_dim)),
-        scores(cutter.take<float>(softmax_query_block * tile_keys)),
-        maximum(cutter.take<float>(softmax_query_block)),
-        sums(cutter, softmax_query_block, value_stride + weight_columns) {}
+        queries(cutter, Storage::query_block, head_dim),
+        sums(cutter, Storage::query_block, layout.value_stride),
+        scores(cutter.take<float>(Storage::query_block * tile_keys)),
+        expanded(cutter.take<float>(expanded_size(layout))) {}
   LOWATT_ALWAYS_INLINE explicit SoftmaxWorkspace(const BlockArguments& block) noexcept
       : SoftmaxWorkspace(block.workspace, block.head_dim, block.value_dim) {}
 
   LOWATT_ALWAYS_INLINE Index bytes() const noexcept { return cutter.size(); }
 };
 
-// Scales the block's queries, so that exp(scale * product) becomes 2^product, and clears its sums.
-// A scale beyond 2^100 would overflow; there, as far below, all weight is on the largest score.
-template <class L>
+// Encodes the block's queries and clears its sums.
+template <class L, class Storage>
 void softmax_prepare(const SoftmaxArguments& arguments) noexcept {
-  constexpr double log2_e = 0x1.71547652b82fep+0, largest = 0x1p100;
-  const BlockArguments& block = arguments.block;
-  const SoftmaxWorkspace workspace(block);
-  const double wanted = arguments.scale * log2_e;
-  const auto factor = static_cast<float>(wanted < largest ? wanted : largest);
-  for (Index r = 0; r < block.rows; ++r) {
-    const float* query = block.query + r * block.query_stride;
-    for (Index c = 0; c < block.head_dim; ++c)
-      workspace.query[r * block.head_dim + c] = factor * query[c];
-    workspace.maximum[r] = -__builtin_inff();
-  }
-  workspace.sums.clear(block.rows);
+  const SoftmaxWorkspace<Storage> workspace(arguments.block);
+  workspace.queries.template encode<L, Storage>(arguments);
+  workspace.sums.clear(arguments.block.rows);
 }
 
 // Turns the scores of row r with 64 keys into weights 2^(score - maximum). Nothing but the
 // subtraction is done to a score here, so that the weight of the largest is exactly 1.
 template <class L>
 void softmax_weigh(float* scores, std::uint64_t visible, Index r,
-                   const SoftmaxWorkspace& workspace) noexcept {
+                   const SoftmaxSums& so_far) noexcept {
   using Op = Ops<L>;
   using Float = typename Op::Float;
   if (visible == 0) {
@@ -86,9 +273,9 @@ void softmax_weigh(float* scores, std::uint64_t visible, Index r,
   for (Index j = Op::lanes; j < tile_keys; j += Op::lanes)
     largest = xsimd::max(largest, Float::load_unaligned(scores + j));
   const float highest = Op::reduce_max(largest);
-  float& maximum = workspace.maximum[r];
+  float& maximum = so_far.maximum[r];
   if (highest > maximum) {
-    if (maximum > -__builtin_inff()) workspace.sums.multiply_row(r, exp2<L>(maximum - highest));
+    if (maximum > -__builtin_inff()) so_far.sums.multiply_row(r, exp2<L>(maximum - highest));
     maximum = highest;
   }
 
@@ -100,42 +287,47 @@ void softmax_weigh(float* scores, std::uint64_t visible, Index r,
     weight.store_unaligned(scores + j);
     sum = sum + weight;
   }
-  float* weights = workspace.sums.recent + r * workspace.sums.stride + workspace.value_stride;
+  float* weights = so_far.sums.recent + r * so_far.sums.stride + so_far.value_stride;
   (Float::load_unaligned(weights) + sum).store_unaligned(weights);
 }
 
 // Adds the tiles [tile_begin, tile_end) to the block's sums.
-template <class L>
+template <class L, class Storage>
 void softmax_accumulate(const SoftmaxArguments& arguments) noexcept {
   const BlockArguments& block = arguments.block;
-  const SoftmaxWorkspace workspace(block);
-  const FloatTileLayout layout(block.head_dim, block.value_dim);
+  const SoftmaxWorkspace<Storage> workspace(block);
+  const auto& layout = workspace.layout;
+  const FloatSums& sums = workspace.sums.sums;
   Index recent = 0;
   for (Index t = block.tile_begin; t < block.tile_end; ++t) {
     if (!block.tile_is_visible(t)) continue;
-    const FloatTile tile(block.tiles.tile(t), layout);
-    float_scores<L, MultiplyStep<L>>({workspace.query, block.head_dim}, block.rows, block.head_dim,
-                                     tile, workspace.scores);
+    const std::byte* stored = block.tiles.tile(t);
+    const FloatTile tile = expand_tile<L>(layout, stored, workspace.expanded);
+    workspace.queries.template score<L>(block, stored, tile, workspace.scores);
     for (Index r = 0; r < block.rows; ++r)
-      softmax_weigh<L>(workspace.scores + r * tile_keys, block.visible_word(r, t), r, workspace);
+      softmax_weigh<L>(workspace.scores + r * tile_keys, block.visible_word(r, t), r,
+                       workspace.sums);
     float_add_values<L, MultiplyStep<L>>(block, t, tile, layout.value_stride, workspace.scores,
-                                         workspace.sums);
-    if (++recent % FloatSums::most_recent == 0) workspace.sums.fold(block.rows);
+                                         sums);
+    if (++recent % FloatSums::most_recent == 0) sums.fold(block.rows);
   }
-  workspace.sums.fold(block.rows);
+  sums.fold(block.rows);
 }
 
 // Weighted values over weights.
-template <class L>
+template <class L, class Storage>
 void softmax_finish(const SoftmaxArguments& arguments) noexcept {
   const BlockArguments& block = arguments.block;
-  const SoftmaxWorkspace workspace(block);
+  const SoftmaxWorkspace<Storage> workspace(block);
+  const FloatSums& sums = workspace.sums.sums;
+  const double unit =
+      std::is_same_v<Storage, SoftmaxInt8> ? static_cast<double>(arguments.value_scale) : 1.0;
   for (Index r = 0; r < block.rows; ++r) {
-    const double* total = workspace.sums.total + r * workspace.sums.stride;
+    const double* total = sums.total + r * sums.stride;
     double weights = 0;
-    for (Index i = 0; i < SoftmaxWorkspace::weight_columns; ++i)
-      weights += total[workspace.value_stride + i];
-    const double inverse = 1 / weights;
+    for (Index i = 0; i < SoftmaxSums::weight_columns; ++i)
+      weights += total[workspace.layout.value_stride + i];
+    const double inverse = unit / weights;
     const bool any = block.visible_count(r) > 0;
     float* out = block.out + r * block.out_stride;
     for (Index c = 0; c < block.value_dim; ++c)

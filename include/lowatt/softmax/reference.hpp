@@ -3,8 +3,10 @@
 #pragma once
 
 #include "../core/arithmetic.hpp"
+#include "../core/half.hpp"
 #include "../core/rows.hpp"
 #include "../core/status.hpp"
+#include "../quant/calibration.hpp"
 #include "params.hpp"
 
 LOWATT_API_BEGIN
@@ -61,18 +63,56 @@ struct SoftmaxSteps {
   }
 };
 
-// In double; out is float or double. Shapes must agree.
+// One head as float64 [tokens, dim], as a precision has it. int8: with one scale for the head if
+// its largest absolute value is given, else with one per token.
+inline Array<double> softmax_inputs(Precision precision, View<const float> x, Index b, Index head,
+                                    const float* absmax) noexcept {
+  Array<double> rows(x.tokens * x.dim);
+  for (Index t = 0; t * x.dim < rows.size(); ++t) {
+    const float* row = x.row(b, head, t);
+    const SymmetricScale scale =
+        symmetric_scale(absmax != nullptr ? *absmax : finite_absmax(row, x.dim), int8_limit);
+    for (Index c = 0; c < x.dim; ++c) {
+      double& number = rows[t * x.dim + c];
+      if (precision == Precision::bf16)
+        number = static_cast<double>(float_from_bf16(bf16_from_float(row[c])));
+      else if (precision == Precision::f16)
+        number = static_cast<double>(float_from_f16(f16_from_float(row[c])));
+      else if (precision == Precision::int8)
+        number = static_cast<double>(scale.scale) * quantize(row[c], scale.inverse, int8_limit);
+      else
+        number = static_cast<double>(row[c]);
+    }
+  }
+  return rows;
+}
+
+// In double, on inputs as the mechanism's precision has them: rounded to bf16 or (K and V) to half
+// precision, or quantised to int8 with scales per query token and per KV head. out is float or
+// double. Shapes must agree; precision is one that softmax has. Largest absolute values of K and V
+// come from `given` where it has them.
 template <class Out>
 Status softmax_reference(const Softmax& mechanism, View<const float> q, View<const float> k,
-                         View<const float> v, View<Out> out, bool causal = false) noexcept {
+                         View<const float> v, View<Out> out, bool causal = false,
+                         const Calibration* given = nullptr) noexcept {
   const SoftmaxSteps steps{mechanism.scale.or_else(default_scale(q.dim))};
   const Index group = q.heads / k.heads;
+  const Array<float> key_absmax =
+      given_or(given, &Calibration::key_absmax, [&] { return absmax_per_head(k); });
+  const Array<float> value_absmax =
+      given_or(given, &Calibration::value_absmax, [&] { return absmax_per_head(v); });
+  if (key_absmax.empty() || value_absmax.empty())
+    return failure(StatusCode::out_of_memory, "no memory for the softmax reference");
+  const Precision precision = mechanism.precision;
   Array<double> row(v.dim);
   for (Index b = 0; b < q.batch; ++b)
     for (Index h = 0; h < q.heads; ++h) {
-      const Array<double> queries = contiguous_head<double>(q, b, h);
-      const Array<double> keys = contiguous_head<double>(k, b, h / group);
-      const Array<double> values = contiguous_head<double>(v, b, h / group);
+      const Index g = h / group, entry = b * k.heads + g;
+      // Queries stay float32 beside keys of half precision.
+      const Array<double> queries = softmax_inputs(
+          precision == Precision::f16 ? Precision::fp32 : precision, q, b, h, nullptr);
+      const Array<double> keys = softmax_inputs(precision, k, b, g, &key_absmax[entry]);
+      const Array<double> values = softmax_inputs(precision, v, b, g, &value_absmax[entry]);
       if (row.empty() || queries.empty() || keys.empty() || values.empty())
         return failure(StatusCode::out_of_memory, "no memory for the softmax reference");
       for (Index i = 0; i < q.tokens; ++i) {
