@@ -77,9 +77,8 @@ inline Status check_level(Level level, const char* source) noexcept {
                    "%s: %s is not in this build, which was compiled for %s alone", source,
                    level_name(level), level_name(arch::LOWATT_STATIC_LEVEL::level));
   if (level > cpu_level())
-    return failure(StatusCode::unsupported,
-                   "%s: %s needs more than this CPU has, which is %s", source,
-                   level_name(level), level_name(cpu_level()));
+    return failure(StatusCode::unsupported, "%s: %s needs more than this CPU has, which is %s",
+                   source, level_name(level), level_name(cpu_level()));
   return {};
 }
 
