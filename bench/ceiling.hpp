@@ -14,7 +14,8 @@ enum class Work {
   minimum_dot2,  // the same with 16-bit values
   dot,           // exact dot product of unsigned with signed bytes
   popcount,      // xor, popcount of bytes, sum of bytes
-  absolute_sum   // fp32 difference, magnitude, sum
+  absolute_sum,  // fp32 difference, magnitude, sum
+  tile_product   // level amx: 16 x 16 sums, 64 bytes deep; one product counts as one register
 };
 
 // Nanoseconds that one register's worth of `work` takes at best.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <lowatt/simd/levels.hpp>
+#include <lowatt/simd/tiles_amx.hpp>
 
 #include "ceiling.hpp"
 
@@ -32,6 +33,27 @@ LOWATT_ALWAYS_INLINE int repeat(long repeats, typename lowatt::Ops<L>::Register 
     result += static_cast<unsigned>(lanes[0]);
   }
   return static_cast<int>(result);
+}
+
+// Sixteen products a time, on four sums.
+template <class L>
+int repeat_tile_products(long repeats) {
+#if LOWATT_HAS_TILES
+  lowatt::tiles::configure(16, 64);
+  _tile_zero(4);
+  _tile_zero(6);
+  for (long i = 0; i < repeats; ++i)
+    for (int round = 0; round < 4; ++round) {
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_dpbf16ps(1, 4, 6);
+      _tile_dpbf16ps(2, 4, 6);
+      _tile_dpbf16ps(3, 4, 6);
+    }
+  lowatt::tiles::release();
+#else
+  static_cast<void>(repeats);
+#endif
+  return 0;
 }
 
 template <class L>
@@ -83,6 +105,8 @@ int ceiling_loop(Work work, long repeats) {
             return as_bits(Float(as_float(s)) +
                            xsimd::abs(Float(as_float(a)) - Float(as_float(b))));
           });
+    case Work::tile_product:
+      return repeat_tile_products<L>(repeats);
   }
   return 0;
 }

@@ -103,7 +103,8 @@ struct Subject {
   std::string name;
   std::function<M(const Inputs&)> make;
   std::function<std::vector<Bound>(Index dim)> bounds;
-  bool clustered = false;  // inputs
+  bool clustered = false;                                         // inputs
+  std::function<std::vector<Bound>(Index dim)> tile_bounds = {};  // at level amx, if others
 };
 
 template <class M>
@@ -126,7 +127,9 @@ void run_attend(benchmark::State& state, const Subject<M>& subject, Level level,
     benchmark::ClobberMemory();
   }
   count_pairs(state, inputs);
-  count_ceiling(state, inputs, level, subject.bounds(e.dim));
+  const bool on_tiles = level == Level::amx && subject.tile_bounds;
+  count_ceiling(state, inputs, level,
+                on_tiles ? subject.tile_bounds(e.dim) : subject.bounds(e.dim));
   if (e.queries == 1)
     state.counters["cache_GB_per_s"] =
         benchmark::Counter(1e-9 * cache.bytes_per_token() * static_cast<double>(e.heads * e.keys),
@@ -230,22 +233,26 @@ void add_all() {
                                [](Index d) {
                                  return std::vector<Bound>{{Work::multiply_add, 8 * as_double(d)}};
                                }});
-  for (const auto precision : {lowatt::Precision::bf16, lowatt::Precision::f16})
-    add(Subject<lowatt::Softmax>{
-        std::string("softmax/") + lowatt::precision_name(precision),
-        [precision](const Inputs&) { return lowatt::Softmax{.scale = {}, .precision = precision}; },
-        [](Index d) {
-          return std::vector<Bound>{{Work::multiply_add, 8 * as_double(d)}};
-        }});
-  add(Subject<lowatt::Softmax>{"softmax/int8",
-                               [](const Inputs&) {
-                                 return lowatt::Softmax{.scale = {},
-                                                        .precision = lowatt::Precision::int8};
-                               },
-                               [](Index d) {
-                                 return std::vector<Bound>{{Work::dot, as_double(d)},
-                                                           {Work::multiply_add, 4 * as_double(d)}};
-                               }});
+  // Of 256 pairs at a time, so many bytes deep.
+  const auto products = [](double depth) { return Bound{Work::tile_product, depth / 256}; };
+  const auto softmax = [](lowatt::Precision precision) {
+    return
+        [precision](const Inputs&) { return lowatt::Softmax{.scale = {}, .precision = precision}; };
+  };
+  const auto as_fp32 = [](Index d) {
+    return std::vector<Bound>{{Work::multiply_add, 8 * as_double(d)}};
+  };
+  add(Subject<lowatt::Softmax>{
+      "softmax/bf16", softmax(lowatt::Precision::bf16), as_fp32, false,
+      [=](Index d) { return std::vector<Bound>{products(4 * as_double(d))}; }});
+  add(Subject<lowatt::Softmax>{"softmax/f16", softmax(lowatt::Precision::f16), as_fp32});
+  add(Subject<lowatt::Softmax>{
+      "softmax/int8", softmax(lowatt::Precision::int8),
+      [](Index d) {
+        return std::vector<Bound>{{Work::dot, as_double(d)},
+                                  {Work::multiply_add, 4 * as_double(d)}};
+      },
+      false, [=](Index d) { return std::vector<Bound>{products(3 * as_double(d))}; }});
   add_eigen();
   for (const auto precision : {lowatt::Precision::int8, lowatt::Precision::int4})
     add(Subject<lowatt::Inhibitor>{
