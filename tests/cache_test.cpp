@@ -210,6 +210,11 @@ TYPED_TEST(GroupedHeads, DecodeAsIfAlone) {
   EXPECT_LE(test::relative_l2(std::as_const(out).view(), first), 2e-5);
 }
 
+TEST(Plan, MadeByDefaultHasNoTasks) {
+  EXPECT_EQ(lowatt::Plan<lowatt::Softmax>().tasks(), 0);
+  EXPECT_EQ(lowatt::Plan<lowatt::Latte>().tasks(), 0);
+}
+
 // A plan refuses what it was not made for instead of writing past its workspace.
 TEST(Plan, RefusesOtherCaches) {
   using lowatt::Bitformer;

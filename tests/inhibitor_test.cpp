@@ -1,7 +1,7 @@
 // The Inhibitor at 8 and at 4 bits against its reference, bit for bit.
 #include <lowatt/inhibitor/reference.hpp>
 
-#include "support/sweep.hpp"
+#include "support/float_check.hpp"
 
 namespace {
 
@@ -115,7 +115,7 @@ TEST(Inhibitor, DefaultScale) {
   expect_exact({.alpha = 6.0}, {{1, 2, 1, 33, 70, 64, 64}, true});
 }
 
-// 254 * d + R passes 65535 between d = 257 and d = 259: products change from 32 to 64 bits.
+// 254 * d + R passes 65535 between d = 257 and d = 259: scores change from 16 to 64 bits.
 TEST(Inhibitor, OverflowEdgeSaturated) {
   for (const Index d : {255, 256, 257, 258, 259, 300, 520}) {
     const Case c{{1, 1, 1, 5, 70, d, 24}};
@@ -126,8 +126,9 @@ TEST(Inhibitor, OverflowEdgeSaturated) {
       for (Index i = 0; i < d; ++i)
         inputs.k.view().row(0, 0, t)[i] =
             t % 2 == 0 ? -inputs.q.view().row(0, 0, 0)[i] : inputs.q.view().row(0, 0, t % 5)[i];
-    for (const double scale : {1e-4, 1e-3, 0.01, 1.0, 1e3})
-      expect_exact({.scale = scale, .alpha = 0.01}, c, inputs);
+    for (const double scale : {1e-4, 1e-3, 0.01, 0.25, 0.49999, 0.5, 1.0, 1e3})
+      for (const double alpha : {0.01, -2.0 / 127, -1.0, -3.0})
+        expect_exact({.scale = scale, .alpha = alpha}, c, inputs);
     expect_exact({.scale = 0.002, .center = true}, c, inputs);
   }
 }
@@ -143,6 +144,67 @@ TEST(Inhibitor, ManyKeys) {
     expect_exact({.scale = 0.05}, {{1, 1, 1, 2, keys, 8, 8}, true});
     expect_exact({.scale = 0.05, .center = true}, {{1, 1, 1, 2, keys, 8, 8}, true});
   }
+}
+
+// All of it in one place: 16-bit scores, the bound of distances and skipping against the
+// definition.
+TEST(Inhibitor, ScoresOfEveryKindOfConstants) {
+  using Level = lowatt::arch::sse2;
+  std::mt19937_64 random(3);
+  const auto uniform = [&] { return static_cast<double>(random() >> 11) * 0x1p-53; };
+  const auto below = [&](Index n) {
+    return static_cast<Index>(random() % static_cast<std::uint64_t>(n));
+  };
+  int narrow_constants = 0;
+  for (int repeat = 0; repeat < 4000; ++repeat) {
+    const Index dim = repeat % 3 == 0 ? 254 + below(6) : 1 + below(258);
+    const double ratio = repeat % 4 == 0
+                             ? 0.4999 + 0.0001 * uniform()
+                             : std::ldexp(0.5 + uniform() / 2, 6 - static_cast<int>(below(24)));
+    const double alpha = repeat % 5 == 0   ? -static_cast<double>(below(260))
+                         : repeat % 5 == 1 ? (uniform() - 0.5) * 140000
+                                           : (uniform() - 0.5) * 600;
+    const auto constants = lowatt::inhibitor_constants(ratio, 1.0f, 1.0f, alpha);
+    const Index greatest = 254 * dim;
+    const bool fits = lowatt::InhibitorNarrowShift<Level>::fits(constants, greatest);
+    narrow_constants += fits ? 1 : 0;
+    alignas(64) std::int32_t distances[lowatt::tile_keys];
+    alignas(64) std::uint8_t narrow[lowatt::tile_keys], wide[lowatt::tile_keys];
+    for (Index j = 0; j < lowatt::tile_keys; ++j)
+      distances[j] = static_cast<std::int32_t>(j < 8    ? greatest - j
+                                               : j < 16 ? j - 12
+                                               : j < 24 ? -below(greatest + 1)
+                                                        : below(greatest + 1));
+    if (fits) lowatt::InhibitorNarrowShift<Level>{constants}(distances, narrow);
+    lowatt::inhibitor_shift_wide<Level>(distances, constants, wide);
+    const std::int64_t closing = lowatt::inhibitor_closing_distance(constants, 100);
+    for (Index j = 0; j < lowatt::tile_keys; ++j) {
+      const std::int64_t distance = distances[j] > 0 ? distances[j] : 0;
+      const std::int64_t score = lowatt::inhibitor_score(constants, distance);
+      const std::int64_t limited = std::min<std::int64_t>(score, lowatt::inhibitor_out_of_reach);
+      if (fits) {
+        ASSERT_EQ(std::min<int>(narrow[j], lowatt::inhibitor_out_of_reach), limited) << repeat;
+      }
+      ASSERT_EQ(wide[j], limited) << repeat;
+      ASSERT_EQ(score >= 100, distance >= closing) << repeat;
+    }
+  }
+  EXPECT_GT(narrow_constants, 1000);
+}
+
+TEST(Inhibitor, Masks) {
+  for (const auto precision : {lowatt::Precision::int8, lowatt::Precision::int4})
+    for (const bool is_signed : {false, true})
+      for (const bool center : {false, true})
+        test::expect_masks_hide(
+            Inhibitor{.scale = center ? 0.1 : 0.02,
+                      .alpha = -0.1,
+                      .is_signed = is_signed,
+                      .center = center,
+                      .normalize = true,
+                      .precision = precision},
+            [](const auto&... arguments) { return lowatt::inhibitor_reference(arguments...); },
+            is_signed, 0);
 }
 
 TEST(Inhibitor, AllZeroTensors) {

@@ -65,7 +65,7 @@ inline void spoil(StridedTensor& x, std::mt19937& random) {
 template <class M, class Reference>
 void expect_masks_hide(const M& mechanism, Reference reference, bool spoil_values,
                        double tolerance = 2e-5) {
-  constexpr Index rows = 32, keys = 200, head_dim = 24, value_dim = 40;
+  constexpr Index rows = 32, keys = 600, head_dim = 24, value_dim = 40;
   constexpr Index tiles = (keys + lowatt::tile_keys - 1) / lowatt::tile_keys;
   for (unsigned seed = 0; seed < 20; ++seed) {
     std::mt19937 random(seed);

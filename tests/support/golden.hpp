@@ -98,8 +98,15 @@ inline GoldenCase parse_golden_case(const nlohmann::json& json) {
       throw std::runtime_error("golden case " + golden.name + " has unknown option " + option);
     }
   }
-  for (const auto known : {lowatt::Precision::fp32, lowatt::Precision::int16})
-    if (precision == lowatt::precision_name(known)) inhibitor.precision = known;
+  bool is_known = precision.empty();
+  for (const auto known : {lowatt::Precision::fp32, lowatt::Precision::int16,
+                           lowatt::Precision::int8, lowatt::Precision::int4})
+    if (precision == lowatt::precision_name(known)) {
+      inhibitor.precision = known;
+      is_known = true;
+    }
+  if (!is_known || (mechanism == "softmax" && precision != "fp32"))
+    throw std::runtime_error("golden case " + golden.name + " has precision " + precision);
   inhibitor.scale = latte.scale = bitformer.scale = scale;
   if (mechanism == "softmax")
     golden.mechanism = lowatt::Softmax{.scale = scale};

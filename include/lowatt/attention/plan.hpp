@@ -70,11 +70,13 @@ class Plan {
 
  private:
   static constexpr Index most_rows = 64;
-  // Grouped heads that read keys and values together: enough to be bound by arithmetic, few enough
-  // that a group is still several tasks.
+  // Grouped heads that read keys and values together: enough for arithmetic to take as long as
+  // reading. More would leave less to share among threads.
   static constexpr Index most_heads = 8;
 
-  Index group() const noexcept { return shape_.query_heads / shape_.kv_heads; }
+  Index group() const noexcept {
+    return shape_.kv_heads > 0 ? shape_.query_heads / shape_.kv_heads : 0;
+  }
   Index tasks_per_kv_head() const noexcept {
     return heads_ > 1 ? (group() + heads_ - 1) / heads_ : group() * blocks_;
   }

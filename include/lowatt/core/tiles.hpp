@@ -22,6 +22,11 @@ struct TileSource {
   LOWATT_ALWAYS_INLINE const std::byte* tile(Index t) const noexcept {
     return pages != nullptr ? pages[t] : base + t * stride;
   }
+  // Bytes from tile a to tile b, which need not be parts of one array: for fetching ahead only.
+  LOWATT_ALWAYS_INLINE Index distance(Index a, Index b) const noexcept {
+    return static_cast<Index>(reinterpret_cast<std::uintptr_t>(tile(b)) -
+                              reinterpret_cast<std::uintptr_t>(tile(a)));
+  }
 };
 
 // Keys [begin, end) that one query sees.
@@ -115,7 +120,7 @@ struct TileRows {
 };
 
 // Tokens to be written into the tiles of one sequence and KV head, at positions [first, first +
-// count).
+// count). Tiles start zeroed: what packing does not write is padding.
 struct PackArguments {
   const float* key = nullptr;    // count x head_dim
   Index key_stride = 0;          // elements

@@ -33,13 +33,25 @@ struct LevelSetting {
 
 LOWATT_API_BEGIN
 
+namespace detail {
+
+// A static build for amx has kernels of avx512icl too: whether the system grants tile registers is
+// known at run time alone.
+#if LOWATT_HAS_TILES
+using FallbackLevel = arch::avx512icl;
+#else
+using FallbackLevel = arch::LOWATT_STATIC_LEVEL;
+#endif
+
+}  // namespace detail
+
 // Whether this build has kernels for a level.
 constexpr bool level_is_built(Level level) noexcept {
 #if defined(LOWATT_DISPATCHED)
   static_cast<void>(level);
   return true;
 #else
-  return level == arch::LOWATT_STATIC_LEVEL::level;
+  return level == arch::LOWATT_STATIC_LEVEL::level || level == detail::FallbackLevel::level;
 #endif
 }
 
@@ -66,8 +78,8 @@ inline const KernelTable& table_of(Level level) noexcept {
   }
   return kernels::sse2();
 #else
-  static_cast<void>(level);
-  return kernel_table<arch::LOWATT_STATIC_LEVEL>;
+  return level == arch::LOWATT_STATIC_LEVEL::level ? kernel_table<arch::LOWATT_STATIC_LEVEL>
+                                                   : kernel_table<FallbackLevel>;
 #endif
 }
 
@@ -91,6 +103,7 @@ inline Status default_level(Level& level) noexcept {
     return {};
 #else
     level = arch::LOWATT_STATIC_LEVEL::level;
+    if (FallbackLevel::level == cpu_level()) level = FallbackLevel::level;
     return check_level(level, "compiler flags");
 #endif
   }

@@ -9,11 +9,12 @@
 // Layout     pack.hpp; the same for prefill and decode and at every level. A tile of 4 bits is
 //            unpacked once per block of queries, and then one of 8.
 // Overflow   a distance is at most 254 * head_dim; where 254 * head_dim + R exceeds 65535, or the
-//            shift F is below 16, scores are taken in 64 bits instead of 16. H gains at most 127
+//            shift F is below 17, scores are taken in 64 bits instead of 16. H gains at most 127
 //            per key: 32 bits hold 16.9 million keys. More are refused, as are head_dims whose
 //            sums and R would leave 32 bits.
 // Tails      head_dim and value_dim are padded with zeros when packed; hidden and absent keys get
-//            z' = 127, which no magnitude exceeds; rows come four at a time, then one at a time.
+//            z' = 127, which no number that packing writes exceeds; rows come four at a time, then
+//            one at a time.
 // Skipping   keys and tiles that cannot add to a row are left out (tile.hpp): no bit changes.
 #pragma once
 
@@ -226,10 +227,10 @@ void inhibitor_walk_one(const InhibitorArguments& arguments, const InhibitorWork
     if (arguments.width.is_half)
       inhibitor_inhibit_half<L, Vectors>(shifted, inhibited, tile.values, tile.next,
                                          arguments.is_signed, v,
-                                         OpenGroups((open | open >> 8) & 0xffu));
+                                         OpenGroups{(open | open >> 8) & 0xffu});
     else
       inhibitor_inhibit_one<L, Vectors>(shifted, inhibited, tile.values, tile.next,
-                                        arguments.is_signed, v, OpenGroups(open));
+                                        arguments.is_signed, v, OpenGroups{open});
   };
   Index v = 0;
   for (; v + together <= vectors; v += together) walk.template operator()<together>(v);
@@ -245,7 +246,8 @@ void inhibitor_accumulate(const InhibitorArguments& arguments) noexcept {
   const InhibitorWorkspace workspace(arguments);
   const InhibitorTileLayout layout(block.head_dim, block.value_dim, arguments.width);
   const InhibitorConstants& constants = arguments.constants;
-  const bool narrow = InhibitorNarrowShift<L>::fits(constants, block.head_dim);
+  const bool narrow =
+      InhibitorNarrowShift<L>::fits(constants, 2 * arguments.width.limit() * block.head_dim);
   const InhibitorNarrowShift<L> shift_narrow(constants);
 
   std::int32_t centre[inhibitor_query_block] = {}, base[inhibitor_query_block];
@@ -262,9 +264,10 @@ void inhibitor_accumulate(const InhibitorArguments& arguments) noexcept {
   for (Index t = block.tile_begin; t < block.tile_end; ++t) {
     if (!rows.see(t)) continue;
     InhibitorTile tile(block.tiles.tile(t), layout);
-    if (t + 1 < block.tile_end) tile.next = block.tiles.tile(t + 1) - block.tiles.tile(t);
+    if (t + 1 < block.tile_end) tile.next = block.tiles.distance(t, t + 1);
     if (block.rows == 1) tile.fetch_next_scalars();
     skipper.skip(arguments, workspace, centre, tile, rows);
+    if (rows.count == 0) continue;
 
     // All rows take each step before any takes the next: a row's own steps wait for each other.
     inhibitor_find_distances<L>(arguments, workspace, base, tile, layout, rows);
@@ -312,7 +315,7 @@ void inhibitor_accumulate(const InhibitorArguments& arguments) noexcept {
                                 arguments.is_signed, workspace.magnitude, workspace.direction);
       for (Index i = 0; i < sparse_count; ++i)
         inhibitor_inhibit_rows<L, 1>(workspace, open_rows + i, dim, dims,
-                                     OpenGroups(open_groups[i]));
+                                     OpenGroups{open_groups[i]});
       if (full_count == 0) continue;
       const GroupsToLast groups(full_open);
       Index i = 0;

@@ -1,22 +1,24 @@
 // How the Inhibitor's keys and values lie in memory at 8 and at 4 bits. Per tile of 64 keys:
 //
-//   keys      [head_dim/4][64 keys][4 dims] u8   k8 + 128 (simd/byte_tile.hpp) sums      [64 keys]
-//   i32                      sum of those bytes over the dims greatest  [64 keys] u8 largest |v8|
-//   of the key's value box       [2][head_dim] u8                   least and largest k8 + 128 of
-//   the tile, per dim;
-//                                                each row padded to 64 dims
-//   values    [value_dim/16][16 key groups][16 dims][4 keys] s8 (simd/byte_tile.hpp)
+// clang-format off
+//   keys      [head_dim/4][64 keys][4 dims] u8             k8 + 128            (simd/byte_tile.hpp)
+//   sums      [64 keys] i32                                of those bytes over the dims
+//   greatest  [64 keys] u8                                 largest |v8| of the key's value
+//   box       [2][head_dim] u8                             least and largest k8 + 128 of the tile per
+//                                                          dim; each row padded to 64 dims
+//   values    [value_dim/16][16 key groups][16 dims][4 keys] s8               (simd/byte_tile.hpp)
 //
 // At 4 bits there are k4 + 8 and v4 + 8, and two share a byte:
 //
-//   keys      [head_dim/8][64 keys][4 bytes]     low half: dims 0-3 of the 8, high half: dims 4-7
-//   values    [value_dim/16][8 key groups][16 dims][4 keys]   low half: key groups 0-7 of the tile,
-//                                                high half: key groups 8-15
+//   keys      [head_dim/8][64 keys][4 bytes]               low half: dims 0-3 of the 8, high half: 4-7
+//   values    [value_dim/16][8 key groups][16 dims][4 keys]  low half: key groups 0-7 of the tile,
+//                                                          high half: 8-15
+// clang-format on
 //
 // Keys are unsigned so that |q - k| = q + k - 2 min(q, k) needs one unsigned minimum and one dot
 // product with ones. Signs and magnitudes of values are derived per tile and block of queries.
-// Unused slots are hidden from every query: z' = 127 leaves nothing of any byte. `greatest` and
-// `box` tell which keys, and which tiles, cannot add anything to a row (tile.hpp).
+// Unused slots are zero and hidden from every query. `greatest` and `box` tell which keys, and
+// which tiles, cannot add anything to a row (tile.hpp).
 #pragma once
 
 #include "../quant/scale.hpp"

@@ -148,7 +148,7 @@ template <class L>
 struct InhibitorNarrowShift {
   using Op = Ops<L>;
   using Register = typename Op::Register;
-  Register rounding, multiplier, added, subtracted;
+  Register rounding, multiplier, added, subtracted, out_of_reach;
   int shift;
   bool adds;
 
@@ -157,13 +157,14 @@ struct InhibitorNarrowShift {
         multiplier(Op::fill_u16(static_cast<int>(constants.multiplier))),
         added(Op::fill_u16(constants.alpha < 0 ? -static_cast<int>(constants.alpha) : 0)),
         subtracted(Op::fill_u16(constants.alpha > 0 ? static_cast<int>(constants.alpha) : 0)),
+        out_of_reach(Op::fill_u16(inhibitor_out_of_reach)),
         shift(constants.shift - 16),
         adds(constants.alpha < 0) {}
 
+  // `greatest` is the largest distance that there can be.
   static LOWATT_ALWAYS_INLINE bool fits(const InhibitorConstants& constants,
-                                        Index head_dim) noexcept {
-    return 254 * head_dim + static_cast<Index>(constants.rounding) <= 65535 &&
-           constants.shift >= 17;
+                                        Index greatest) noexcept {
+    return greatest + static_cast<Index>(constants.rounding) <= 65535 && constants.shift >= 17;
   }
 
   // Distances are less the row's centre: packing turns negative ones into 0.
@@ -179,7 +180,9 @@ struct InhibitorNarrowShift {
     Register z = Op::pack_u16(Op::load(distances), Op::load(distances + Op::lanes));
     z = Op::multiply_high_u16(Op::add_saturate_u16(z, rounding), multiplier);
     z = Op::shift_right_u16(z, shift);
-    return adds ? Op::add_saturate_u16(z, added) : Op::subtract_saturate_u16(z, subtracted);
+    // Bytes are packed from signed numbers: the sum must not reach the sign.
+    return adds ? Op::add_saturate_u16(Op::min_u16(z, out_of_reach), added)
+                : Op::subtract_saturate_u16(z, subtracted);
   }
 };
 
@@ -268,22 +271,18 @@ void inhibitor_split_values(const std::int8_t* values, Index bytes, bool is_sign
 
 // The groups of four keys to walk: all up to the last that may add something, or only those.
 struct GroupsToLast {
-  Index count = 0, group = 0;
+  Index count = 0, next = 0;
   LOWATT_ALWAYS_INLINE explicit GroupsToLast(unsigned open) noexcept
       : count(32 - __builtin_clz(open)) {}
-  LOWATT_ALWAYS_INLINE bool has_more() const noexcept { return group < count; }
-  LOWATT_ALWAYS_INLINE void advance() noexcept { ++group; }
+  LOWATT_ALWAYS_INLINE bool has_more() const noexcept { return next < count; }
+  LOWATT_ALWAYS_INLINE Index group() const noexcept { return next; }
+  LOWATT_ALWAYS_INLINE void advance() noexcept { ++next; }
 };
 struct OpenGroups {
   unsigned open = 0;
-  Index group = 0;
-  LOWATT_ALWAYS_INLINE explicit OpenGroups(unsigned open_groups) noexcept
-      : open(open_groups), group(__builtin_ctz(open_groups)) {}
   LOWATT_ALWAYS_INLINE bool has_more() const noexcept { return open != 0; }
-  LOWATT_ALWAYS_INLINE void advance() noexcept {
-    open &= open - 1;
-    group = __builtin_ctz(open);
-  }
+  LOWATT_ALWAYS_INLINE Index group() const noexcept { return __builtin_ctz(open); }
+  LOWATT_ALWAYS_INLINE void advance() noexcept { open &= open - 1; }
 };
 
 // Adds a split tile's inhibited values to Rows rows of H, `Vectors` registers of dims from `vector`
@@ -302,7 +301,7 @@ void inhibitor_inhibit(const std::uint8_t* const (&shifted)[Rows],
       sum[r][v] = Op::narrow_begin(Op::load(inhibited[r] + (vector + v) * Op::lanes));
   }
   for (; groups.has_more(); groups.advance()) {
-    const Index group = groups.group;
+    const Index group = groups.group();
     Register score[Rows];
     LOWATT_UNROLL
     for (int r = 0; r < Rows; ++r) score[r] = Op::broadcast4(shifted[r] + group * value_group);
@@ -340,7 +339,7 @@ void inhibitor_inhibit_one(const std::uint8_t* shifted, std::int32_t* inhibited,
   for (int v = 0; v < Vectors; ++v)
     sum[v] = Op::narrow_begin(Op::load(inhibited + (vector + v) * Op::lanes));
   for (; groups.has_more(); groups.advance()) {
-    const Index group = groups.group;
+    const Index group = groups.group();
     const Register score = Op::min_u8(Op::broadcast4(shifted + group * value_group), reach);
     const Register least = is_signed ? Op::subtract_u8(Op::zero(), score) : score;
     LOWATT_UNROLL
@@ -379,7 +378,7 @@ void inhibitor_inhibit_half(const std::uint8_t* shifted, std::int32_t* inhibited
   LOWATT_UNROLL
   for (int v = 0; v < Vectors; ++v) low[v] = high[v] = Op::narrow_begin(Op::zero());
   for (; groups.has_more(); groups.advance()) {
-    const std::uint8_t* at_scores = shifted + groups.group * value_group;
+    const std::uint8_t* at_scores = shifted + groups.group() * value_group;
     const Register score = Op::min_u8(Op::broadcast4(at_scores), bias);
     const Register high_score =
         Op::raise_nibbles(Op::min_u8(Op::broadcast4(at_scores + half), bias));
@@ -395,7 +394,8 @@ void inhibitor_inhibit_half(const std::uint8_t* shifted, std::int32_t* inhibited
     for (int v = 0; v < Vectors; ++v) {
       const Index at_vector = vector + v;
       const std::int8_t* at = values + at_vector / per_block * block_bytes +
-                              at_vector % per_block * Op::bytes + groups.group * value_group_stride;
+                              at_vector % per_block * Op::bytes +
+                              groups.group() * value_group_stride;
       const Register two = Op::load(at);
       __builtin_prefetch(at + next);
       low[v] = Op::narrow_add(low[v], one, kept(Op::bit_and(two, low_bits), top, bottom));

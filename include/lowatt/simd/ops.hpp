@@ -17,8 +17,11 @@
 //                  index): 256 bytes of table are read, those from `used` on are zero;
 //                  interleave4(a, b, c, d, out): lane l of out[v] holds byte interleaved(v, l) of
 //                  each of the four
-//   16 bits        fill_u16, min_u16, add_saturate_u16, subtract_saturate_u16, multiply_high_u16,
-//                  shift_right_u16
+//   16 bits        fill_u16, min_u16, min_s16, add_i16, add_saturate_u16, subtract_saturate_u16,
+//                  multiply_high_u16, shift_right_u16, absolute_s16; negative_s16: -1 where
+//                  negative, else 0; dot2(acc, a, b): acc + the sum of a*b over the lane's two
+//                  signed values; narrow_u16(a, b): the lanes of a, then those of b, limited to
+//                  0..65535
 //   packing        pack_u16(a, b) from signed 32 bits, pack_u8(a, b) from signed 16 bits, both
 //                  saturating; restore_order brings the bytes of four registers packed twice into
 //                  the order of the four
@@ -33,11 +36,7 @@
 //                  narrow_add(acc, u, s), then total = narrow_end(total, acc)
 //   reduction      reduce4(a, b, c, d, out): the four sums of all lanes; reduce_add_i32,
 //                  reduce_max_i32; of Float reduce_max, reduce_add
-//   16 bits        min_s16, add_i16, absolute_s16; negative_s16:
-//                  -1 where negative, else 0; dot2(acc, a, b): acc + the sum of a*b over the
-//                  lane's two signed values; narrow_u16(a, b): the lanes of a, then those of b,
-//                  limited to 0..65535
-//   their scores   fill_i64, min_i32, shift_left_i32; multiply_add_high(x, m, c): the upper 32 bits
+//   and 64         fill_i64, min_i32, shift_left_i32; multiply_add_high(x, m, c): the upper 32 bits
 //                  of x*m + c, x and m unsigned, c 64 bits in either half of every pair of lanes
 //   comparison     mask_not_below(scores, threshold): 64 scores, bit j set where
 //                  scores[j] >= threshold; store_positions(mask, first, out): first + j for each
