@@ -121,7 +121,8 @@ TYPED_TEST(Cache, DecodeEqualsPrefill) {
     }
     if (TypeParam::exact)
       test::expect_identical(this->again.view(), this->out.view(), lowatt::level_name(level));
-    EXPECT_LE(test::relative_l2(this->again.view(), this->out.view()), 2e-5);
+    EXPECT_LE(test::relative_l2(this->again.view(), this->out.view()),
+              test::tolerance_of<TypeParam>);
   }
 }
 
@@ -207,7 +208,7 @@ TYPED_TEST(GroupedHeads, DecodeAsIfAlone) {
   lowatt::View<const float> first = std::as_const(both).view();
   first.tokens = 1;
   if (TypeParam::exact) test::expect_identical(std::as_const(out).view(), first, "one query");
-  EXPECT_LE(test::relative_l2(std::as_const(out).view(), first), 2e-5);
+  EXPECT_LE(test::relative_l2(std::as_const(out).view(), first), test::tolerance_of<TypeParam>);
 }
 
 TEST(Plan, MadeByDefaultHasNoTasks) {

@@ -320,8 +320,9 @@ void softmax_finish(const SoftmaxArguments& arguments) noexcept {
   const BlockArguments& block = arguments.block;
   const SoftmaxWorkspace<Storage> workspace(block);
   const FloatSums& sums = workspace.sums.sums;
-  const double unit =
-      std::is_same_v<Storage, SoftmaxInt8> ? static_cast<double>(arguments.value_scale) : 1.0;
+  const double unit = std::is_same_v<typename Storage::Layout, SoftmaxInt8Layout>
+                          ? static_cast<double>(arguments.value_scale)
+                          : 1.0;
   for (Index r = 0; r < block.rows; ++r) {
     const double* total = sums.total + r * sums.stride;
     double weights = 0;

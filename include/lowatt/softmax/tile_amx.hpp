@@ -252,29 +252,42 @@ void softmax_amx_finish(const SoftmaxArguments& arguments) noexcept {
   }
 }
 
+// One or two queries do not repay expanding int8 values to bf16: they take the way of kernel.hpp.
+struct SoftmaxFewInt8 : SoftmaxInt8 {};
+inline constexpr Index softmax_few_rows = 2;
+
 template <>
 inline void softmax_prepare<arch::amx, SoftmaxBf16>(const SoftmaxArguments& arguments) noexcept {
   softmax_amx_prepare<arch::amx, SoftmaxBf16>(arguments);
+}
+template <>
+inline void softmax_prepare<arch::amx, SoftmaxInt8>(const SoftmaxArguments& arguments) noexcept {
+  if (arguments.block.rows <= softmax_few_rows)
+    softmax_prepare<arch::amx, SoftmaxFewInt8>(arguments);
+  else
+    softmax_amx_prepare<arch::amx, SoftmaxInt8>(arguments);
 }
 template <>
 inline void softmax_accumulate<arch::amx, SoftmaxBf16>(const SoftmaxArguments& arguments) noexcept {
   softmax_amx_accumulate<arch::amx, SoftmaxBf16>(arguments);
 }
 template <>
+inline void softmax_accumulate<arch::amx, SoftmaxInt8>(const SoftmaxArguments& arguments) noexcept {
+  if (arguments.block.rows <= softmax_few_rows)
+    softmax_accumulate<arch::amx, SoftmaxFewInt8>(arguments);
+  else
+    softmax_amx_accumulate<arch::amx, SoftmaxInt8>(arguments);
+}
+template <>
 inline void softmax_finish<arch::amx, SoftmaxBf16>(const SoftmaxArguments& arguments) noexcept {
   softmax_amx_finish<arch::amx, SoftmaxBf16>(arguments);
 }
 template <>
-inline void softmax_prepare<arch::amx, SoftmaxInt8>(const SoftmaxArguments& arguments) noexcept {
-  softmax_amx_prepare<arch::amx, SoftmaxInt8>(arguments);
-}
-template <>
-inline void softmax_accumulate<arch::amx, SoftmaxInt8>(const SoftmaxArguments& arguments) noexcept {
-  softmax_amx_accumulate<arch::amx, SoftmaxInt8>(arguments);
-}
-template <>
 inline void softmax_finish<arch::amx, SoftmaxInt8>(const SoftmaxArguments& arguments) noexcept {
-  softmax_amx_finish<arch::amx, SoftmaxInt8>(arguments);
+  if (arguments.block.rows <= softmax_few_rows)
+    softmax_finish<arch::amx, SoftmaxFewInt8>(arguments);
+  else
+    softmax_amx_finish<arch::amx, SoftmaxInt8>(arguments);
 }
 
 }  // namespace lowatt
