@@ -67,6 +67,7 @@ TEST(InhibitorInt16, SweepSteep) {
 }
 
 TEST(InhibitorInt16, Masks) {
+  const auto exactly = [](lowatt::Level) { return 0.0; };
   for (const bool spoil_values : {false, true})
     for (const bool is_signed : {false, true})
       for (const bool center : {false, true})
@@ -78,7 +79,7 @@ TEST(InhibitorInt16, Masks) {
                       .normalize = true,
                       .precision = lowatt::Precision::int16},
             [](const auto&... arguments) { return lowatt::inhibitor_reference(arguments...); },
-            spoil_values, 0);
+            spoil_values, exactly);
 }
 
 TEST(InhibitorInt16, DefaultScale) {

@@ -193,6 +193,7 @@ TEST(Inhibitor, ScoresOfEveryKindOfConstants) {
 }
 
 TEST(Inhibitor, Masks) {
+  const auto exactly = [](lowatt::Level) { return 0.0; };
   for (const auto precision : {lowatt::Precision::int8, lowatt::Precision::int4})
     for (const bool is_signed : {false, true})
       for (const bool center : {false, true})
@@ -204,7 +205,7 @@ TEST(Inhibitor, Masks) {
                       .normalize = true,
                       .precision = precision},
             [](const auto&... arguments) { return lowatt::inhibitor_reference(arguments...); },
-            is_signed, 0);
+            is_signed, exactly);
 }
 
 TEST(Inhibitor, AllZeroTensors) {

@@ -40,8 +40,8 @@ struct SoftmaxArguments {
 };
 
 // What scores are multiplied with so that exp(score) becomes 2^score, within a range in which no
-// product with a finite score is NaN: beyond 2^100 all weight is on the largest score, below 2^-126
-// all scores weigh the same.
+// product with a finite score is NaN. Beyond 2^100 nearly all weight is on the largest score, and
+// below 2^-126 all scores weigh nearly the same, unless queries and keys are as extreme.
 LOWATT_ALWAYS_INLINE float softmax_factor(double scale) noexcept {
   constexpr double log2_e = 0x1.71547652b82fep+0, smallest = 0x1p-126, largest = 0x1p100;
   const double wanted = scale * log2_e;

@@ -146,25 +146,27 @@ FloatTile expand_tile(const SoftmaxF16Layout& layout, const std::byte* tile,
 template <class L>
 FloatTile expand_tile(const SoftmaxBf16Layout& layout, const std::byte* tile,
                       float* scratch) noexcept {
-  constexpr Index block = SoftmaxBf16Layout::value_block;
+  constexpr Index block = SoftmaxBf16Layout::value_block, word_bytes = sizeof(std::uint32_t);
   // Two numbers of a pair: the upper half of a float32 in the lower and in the upper half of a
   // word.
-  const auto split = [](const std::uint32_t* words, Index count, float* lower, float* upper) {
+  const auto split = [](const std::byte* words, Index count, float* lower, float* upper) {
     for (Index i = 0; i < count; ++i) {
-      lower[i] = __builtin_bit_cast(float, words[i] << 16);
-      upper[i] = __builtin_bit_cast(float, words[i] & 0xffff0000u);
+      std::uint32_t word;
+      __builtin_memcpy(&word, words + i * word_bytes, sizeof word);
+      lower[i] = __builtin_bit_cast(float, word << 16);
+      upper[i] = __builtin_bit_cast(float, word & 0xffff0000u);
     }
   };
-  const auto* words = reinterpret_cast<const std::uint32_t*>(tile + SoftmaxBf16Layout::keys_offset);
+  const std::byte* words = tile + SoftmaxBf16Layout::keys_offset;
   const Index pairs = layout.steps * layout.step / half_pair;
   for (Index c = 0; c < pairs; ++c)
-    split(words + c * tile_keys, tile_keys, scratch + 2 * c * tile_keys,
+    split(words + c * tile_keys * word_bytes, tile_keys, scratch + 2 * c * tile_keys,
           scratch + (2 * c + 1) * tile_keys);
 
   float* values = scratch + half_pair * pairs * tile_keys;
-  words = reinterpret_cast<const std::uint32_t*>(tile + layout.values_offset());
+  words = tile + layout.values_offset();
   for (Index c = 0; c < layout.value_stride; c += block)
-    for (Index j = 0; j < tile_keys; j += half_pair, words += block)
+    for (Index j = 0; j < tile_keys; j += half_pair, words += block * word_bytes)
       split(words, block, values + j * layout.value_stride + c,
             values + (j + 1) * layout.value_stride + c);
   return {scratch, values, nonfinite_word(tile)};

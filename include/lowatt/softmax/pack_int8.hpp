@@ -43,7 +43,7 @@ void softmax_int8_pack(const SoftmaxInt8PackArguments& arguments) noexcept {
   const PackArguments& tokens = arguments.tokens;
   const SoftmaxInt8Layout layout(tokens.head_dim, tokens.value_dim);
   alignas(64) std::int8_t bytes[quantize_chunk];
-  std::uint8_t biased[quantize_chunk];
+  std::uint8_t biased[quantize_chunk];  // 0 where head_dim lacks to a multiple of four
   for (Index i = 0; i < tokens.count; ++i) {
     const Index slot = (tokens.first + i) % tile_keys;
     std::byte* tile = tokens.tile((tokens.first + i) / tile_keys);
@@ -51,7 +51,8 @@ void softmax_int8_pack(const SoftmaxInt8PackArguments& arguments) noexcept {
       const Index rest = tokens.head_dim - c;
       const Index count = rest < quantize_chunk ? rest : quantize_chunk;
       quantize_row<L>(tokens.key + i * tokens.key_stride + c, count, arguments.key_inverse, bytes);
-      for (Index j = 0; j < count; ++j) biased[j] = static_cast<std::uint8_t>(bytes[j] + 128);
+      for (Index j = 0; j < quantize_chunk; ++j)
+        biased[j] = j < count ? static_cast<std::uint8_t>(bytes[j] + 128) : std::uint8_t{0};
       scatter_key(biased, count, slot, reinterpret_cast<std::uint8_t*>(tile) + c * tile_keys);
     }
     pack_value<L>(tokens.value + i * tokens.value_stride, tokens.value_dim, arguments.value_inverse,

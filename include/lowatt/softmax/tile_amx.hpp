@@ -9,8 +9,7 @@
 // The maximum is one so far, and is raised (which scales sums down) only for scores that lie
 // 2^softmax_headroom above it; tiles that wait to be added are added first.
 //
-// Lives on     three things that take turns, since vector code and tile code do not overlap:
-// products
+// Lives on     three things that take turns, since vector and tile code do not overlap: products
 //              (16 cycles for 16 x 16 pairs and 32 dims; int8 scores: 64 dims), storing scores (16
 //              cycles for 16 x 16 pairs), and weights (ten vector instructions for 16 pairs, two
 //              per cycle). Scores of a block with a tile stay in the first-level cache.
@@ -20,11 +19,12 @@
 //              seen). A weight is off by up to 2^-9 of itself for its rounding and 2^-13.7 for the
 //              polynomial; outputs are divided by the sum of the rounded weights. Sums are float32
 //              over 64 tiles of keys and double beyond, so that errors do not grow with the number
-//              of keys. Products take subnormal numbers for zero.
-// Tails        rows up to a multiple of 16 hold anything and are not written out; hidden keys get
-// the
-//              score -infinity; value_dim is padded when packed. NaN and infinity among values are
-//              left out of the product and given to the rows that see them after it.
+//              of keys. Tile products take subnormal numbers for zero, among operands and
+//              results: what values below 2^-100 add may be lost, and the precision of scores that
+//              such products make up.
+// Tails        rows up to a multiple of 16 hold anything and are not written out; hidden keys get a
+//              score of -infinity; value_dim is padded when packed. NaN and infinity among values
+//              are left out of the product and given to the rows that see them after it.
 #pragma once
 
 #include "values_amx.hpp"
@@ -232,12 +232,14 @@ void softmax_amx_finish(const SoftmaxArguments& arguments) noexcept {
     for (Index i = 0; i < block.rows * stride; ++i)
       sums.recent[i] = static_cast<float>(sums.total[i] + static_cast<double>(sums.recent[i]));
   }
+  // Expansion over weights first: the unit alone over many weights could be denormal.
   alignas(64) float inverse[Workspace::rows] = {};
   for (Index r = 0; r < block.rows; ++r)
     inverse[r] = _mm512_reduce_add_ps(
         _mm512_loadu_ps(sums.recent + r * stride + workspace.layout.value_stride));
   for (Index r = 0; r < block.rows; r += 16)
-    _mm512_store_ps(inverse + r, _mm512_div_ps(_mm512_set1_ps(unit), _mm512_load_ps(inverse + r)));
+    _mm512_store_ps(inverse + r,
+                    _mm512_div_ps(_mm512_set1_ps(expansion), _mm512_load_ps(inverse + r)));
   for (Index r = 0; r < block.rows; ++r) {
     const float* recent = sums.recent + r * stride;
     float* out = block.out + r * block.out_stride;
@@ -245,10 +247,9 @@ void softmax_amx_finish(const SoftmaxArguments& arguments) noexcept {
     const __m512 factor = _mm512_set1_ps(inverse[r]);
     Index c = 0;
     for (; any && c + 16 <= block.value_dim; c += 16)
-      _mm512_storeu_ps(out + c, _mm512_mul_ps(_mm512_mul_ps(_mm512_loadu_ps(recent + c),
-                                                            _mm512_set1_ps(expansion)),
-                                              factor));
-    for (; c < block.value_dim; ++c) out[c] = any ? recent[c] * expansion * inverse[r] : 0.0f;
+      _mm512_storeu_ps(out + c, _mm512_mul_ps(_mm512_mul_ps(_mm512_loadu_ps(recent + c), factor),
+                                              _mm512_set1_ps(unit)));
+    for (; c < block.value_dim; ++c) out[c] = any ? recent[c] * inverse[r] * unit : 0.0f;
   }
 }
 

@@ -16,15 +16,20 @@ LOWATT_ALWAYS_INLINE __mmask16 softmax_lanes(Index count) noexcept {
   return static_cast<__mmask16>(count >= 16 ? 0xffffu : count > 0 ? (1u << count) - 1u : 0u);
 }
 
-// 2^x of sixteen numbers to 2^-13.7 of themselves. As in simd/exp2.hpp it is 0 below -100: denormal
-// results stall the processor, here to ten times the time of a whole call.
+// How far, in powers of two, a score may lie above what is subtracted: as long as none does more,
+// nothing that has been summed up needs scaling.
+inline constexpr float softmax_headroom = 16;
+
+// 2^(x - softmax_headroom) of sixteen numbers to 2^-13.7 of themselves: at most 1, so that sums of
+// weighted values have the range that they have without headroom. As in simd/exp2.hpp it is 0 for x
+// below -100: denormal results stall the processor, here to ten times the time of a whole call.
 LOWATT_ALWAYS_INLINE __m512 softmax_exp2(__m512 x) noexcept {
   const __mmask16 is_normal = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-100.0f), _CMP_NLT_UQ);
   const __m512 f = _mm512_reduce_ps(x, 0x09);  // x - floor(x)
-  __m512 power = _mm512_set1_ps(0x1.3f96a4p-4f);
-  power = _mm512_fmadd_ps(power, f, _mm512_set1_ps(0x1.cefc4cp-3f));
-  power = _mm512_fmadd_ps(power, f, _mm512_set1_ps(0x1.64444cp-1f));
-  power = _mm512_fmadd_ps(power, f, _mm512_set1_ps(0x1.fff632p-1f));
+  __m512 power = _mm512_set1_ps(0x1.3f96a4p-20f);
+  power = _mm512_fmadd_ps(power, f, _mm512_set1_ps(0x1.cefc4cp-19f));
+  power = _mm512_fmadd_ps(power, f, _mm512_set1_ps(0x1.64444cp-17f));
+  power = _mm512_fmadd_ps(power, f, _mm512_set1_ps(0x1.fff632p-17f));
   return _mm512_maskz_scalef_ps(is_normal, power, x);
 }
 
@@ -148,10 +153,6 @@ LOWATT_ALWAYS_INLINE auto softmax_largest(const BlockArguments& block, Index t, 
   return S::max(softmax_maxima<S>(largest[0]), S::load(workspace.sums.maximum + first));
 }
 
-// How far, in powers of two, a score may lie above what is subtracted: as long as none does more,
-// nothing that has been summed up needs scaling. Weights of bf16 are as precise above 1 as below.
-inline constexpr float softmax_headroom = 16;
-
 // Rows whose maximum has to be raised to these scores, or has been the lowest so far.
 template <class S>
 LOWATT_ALWAYS_INLINE __mmask16 softmax_above(typename S::Register largest,
@@ -189,8 +190,8 @@ void softmax_raise(Index first, __mmask16 raised,
   }
 }
 
-// Weights 2^(score * factor - subtracted) of one row with 64 keys, as bf16: a row of two tiles.
-// Returns their sum in 16 columns.
+// Weights 2^(score * factor - subtracted - softmax_headroom) of one row with 64 keys, as bf16: a
+// row of two tiles. Returns their sum in 16 columns.
 template <bool is_int8>
 LOWATT_ALWAYS_INLINE __m512 softmax_row_weights(const float* scores, float factor, float subtracted,
                                                 std::byte* weights) noexcept {
