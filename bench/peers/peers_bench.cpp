@@ -71,6 +71,9 @@ void add_ours(std::vector<Contender>& contenders, const std::string& kernel, dou
 std::vector<Contender> all_contenders() {
   std::vector<Contender> all;
   add_ours(all, "softmax/fp32", 1e-4, [](Index) { return lowatt::Softmax{}; });
+  for (const auto precision : {lowatt::Precision::bf16, lowatt::Precision::int8})
+    add_ours(all, std::string("softmax/") + lowatt::precision_name(precision), 2e-2,
+             [precision](Index) { return lowatt::Softmax{.scale = {}, .precision = precision}; });
   add_ours(all, "inhibitor/int8", not_softmax, [](Index dim) {
     return lowatt::Inhibitor{.scale = 0.4 / static_cast<double>(dim),
                              .precision = lowatt::Precision::int8};
