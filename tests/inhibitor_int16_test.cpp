@@ -1,7 +1,5 @@
 // The 16-bit Inhibitor against its reference, bit for bit.
-#include <lowatt/inhibitor/reference.hpp>
-
-#include "support/float_check.hpp"
+#include "support/inhibitor_check.hpp"
 
 namespace {
 
@@ -9,31 +7,16 @@ using lowatt::Index;
 using lowatt::Inhibitor;
 using test::Case;
 using test::Inputs;
+using test::meeting_scale;
 
-// Runs one case at every level and compares with the reference.
 void expect_exact(Inhibitor mechanism, const Case& c, Inputs& inputs) {
   mechanism.precision = lowatt::Precision::int16;
-  const lowatt::View<const float> q = inputs.q.view(), k = inputs.k.view(), v = inputs.v.view();
-  const lowatt::Status reference =
-      lowatt::inhibitor_reference(mechanism, q, k, v, inputs.expected.view(), c.causal);
-  ASSERT_TRUE(reference.ok()) << reference.message;
-  for (const lowatt::Level level : test::levels()) {
-    inputs.out.for_each([](float& x) { x = -1e30f; });
-    lowatt::attend(mechanism, q, k, v, inputs.out.view(), {.causal = c.causal, .level = level});
-    test::expect_identical(std::as_const(inputs.out).view(), std::as_const(inputs.expected).view(),
-                           test::describe(level, c));
-    EXPECT_TRUE(inputs.out.gaps_are_untouched()) << test::describe(level, c);
-  }
+  test::expect_exact_inhibitor(mechanism, c, inputs);
 }
 
 void expect_exact(const Inhibitor& mechanism, const Case& c) {
   Inputs inputs(c);
   expect_exact(mechanism, c, inputs);
-}
-
-// Typical scores are sqrt(d) * 1.1 standard deviations of V: scale them to meet values half-way.
-double meeting_scale(Index head_dim) {
-  return 0.4 / static_cast<double>(head_dim);
 }
 
 TEST(InhibitorInt16, SweepSigned) {
@@ -67,19 +50,16 @@ TEST(InhibitorInt16, SweepSteep) {
 }
 
 TEST(InhibitorInt16, Masks) {
-  const auto exactly = [](lowatt::Level) { return 0.0; };
   for (const bool spoil_values : {false, true})
     for (const bool is_signed : {false, true})
       for (const bool center : {false, true})
-        test::expect_masks_hide(
-            Inhibitor{.scale = 0.02,
-                      .alpha = -0.1,
-                      .is_signed = is_signed,
-                      .center = center,
-                      .normalize = true,
-                      .precision = lowatt::Precision::int16},
-            [](const auto&... arguments) { return lowatt::inhibitor_reference(arguments...); },
-            spoil_values, exactly);
+        test::expect_exact_inhibitor_masks(Inhibitor{.scale = 0.02,
+                                                     .alpha = -0.1,
+                                                     .is_signed = is_signed,
+                                                     .center = center,
+                                                     .normalize = true,
+                                                     .precision = lowatt::Precision::int16},
+                                           spoil_values);
 }
 
 TEST(InhibitorInt16, DefaultScale) {

@@ -1,7 +1,5 @@
 // The Inhibitor at 8 and at 4 bits against its reference, bit for bit.
-#include <lowatt/inhibitor/reference.hpp>
-
-#include "support/float_check.hpp"
+#include "support/inhibitor_check.hpp"
 
 namespace {
 
@@ -9,39 +7,18 @@ using lowatt::Index;
 using lowatt::Inhibitor;
 using test::Case;
 using test::Inputs;
-
-// Runs one case at every level and compares with the reference.
-void expect_exact_at(const Inhibitor& mechanism, const Case& c, Inputs& inputs) {
-  const lowatt::View<const float> q = inputs.q.view(), k = inputs.k.view(), v = inputs.v.view();
-  const lowatt::Status reference =
-      lowatt::inhibitor_reference(mechanism, q, k, v, inputs.expected.view(), c.causal);
-  ASSERT_TRUE(reference.ok()) << reference.message;
-  for (const lowatt::Level level : test::levels()) {
-    const std::string what =
-        std::string(lowatt::precision_name(mechanism.precision)) + ", " + test::describe(level, c);
-    inputs.out.for_each([](float& x) { x = -1e30f; });
-    lowatt::attend(mechanism, q, k, v, inputs.out.view(), {.causal = c.causal, .level = level});
-    test::expect_identical(std::as_const(inputs.out).view(), std::as_const(inputs.expected).view(),
-                           what);
-    EXPECT_TRUE(inputs.out.gaps_are_untouched()) << what;
-  }
-}
+using test::meeting_scale;
 
 void expect_exact(const Inhibitor& mechanism, const Case& c, Inputs& inputs) {
-  expect_exact_at(mechanism, c, inputs);
+  test::expect_exact_inhibitor(mechanism, c, inputs);
   Inhibitor half = mechanism;
   half.precision = lowatt::Precision::int4;
-  expect_exact_at(half, c, inputs);
+  test::expect_exact_inhibitor(half, c, inputs);
 }
 
 void expect_exact(const Inhibitor& mechanism, const Case& c) {
   Inputs inputs(c);
   expect_exact(mechanism, c, inputs);
-}
-
-// Typical scores are sqrt(d) * 1.1 standard deviations of V: scale them to meet values half-way.
-double meeting_scale(Index head_dim) {
-  return 0.4 / static_cast<double>(head_dim);
 }
 
 TEST(Inhibitor, SweepSigned) {
@@ -193,19 +170,16 @@ TEST(Inhibitor, ScoresOfEveryKindOfConstants) {
 }
 
 TEST(Inhibitor, Masks) {
-  const auto exactly = [](lowatt::Level) { return 0.0; };
   for (const auto precision : {lowatt::Precision::int8, lowatt::Precision::int4})
     for (const bool is_signed : {false, true})
       for (const bool center : {false, true})
-        test::expect_masks_hide(
-            Inhibitor{.scale = center ? 0.1 : 0.02,
-                      .alpha = -0.1,
-                      .is_signed = is_signed,
-                      .center = center,
-                      .normalize = true,
-                      .precision = precision},
-            [](const auto&... arguments) { return lowatt::inhibitor_reference(arguments...); },
-            is_signed, exactly);
+        test::expect_exact_inhibitor_masks(Inhibitor{.scale = center ? 0.1 : 0.02,
+                                                     .alpha = -0.1,
+                                                     .is_signed = is_signed,
+                                                     .center = center,
+                                                     .normalize = true,
+                                                     .precision = precision},
+                                           is_signed);
 }
 
 TEST(Inhibitor, AllZeroTensors) {
