@@ -116,15 +116,10 @@ TEST(Bitformer, EqualScores) {
 
 TEST(Bitformer, AllZeroTensors) {
   const Case c{{1, 2, 1, 3, 5, 8, 8}};
-  for (int zeroed = 0; zeroed < 8; ++zeroed) {
-    Inputs inputs(c);
-    const auto clear = [](float& x) { x = 0; };
-    if ((zeroed & 1) != 0) inputs.q.for_each(clear);
-    if ((zeroed & 2) != 0) inputs.k.for_each(clear);
-    if ((zeroed & 4) != 0) inputs.v.for_each(clear);
+  test::for_zeroed_tensors(c, [&](Inputs& inputs, int) {
     expect_exact({}, c, inputs);
     expect_exact({.planes = 2, .center_keys = true}, c, inputs);
-  }
+  });
 }
 
 // Zeros of both signs reach a threshold of 0; NaN reaches none; infinities reach all or none.

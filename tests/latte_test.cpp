@@ -106,17 +106,12 @@ TEST(Latte, ExtremeScales) {
 
 TEST(Latte, AllZeroTensors) {
   const Case c{{1, 2, 1, 3, 5, 8, 8}};
-  for (int zeroed = 0; zeroed < 8; ++zeroed) {
-    Inputs inputs(c);
-    const auto clear = [](float& x) { x = 0; };
-    if ((zeroed & 1) != 0) inputs.q.for_each(clear);
-    if ((zeroed & 2) != 0) inputs.k.for_each(clear);
-    if ((zeroed & 4) != 0) inputs.v.for_each(clear);
+  test::for_zeroed_tensors(c, [&](Inputs& inputs, int zeroed) {
     const Index kept = expect_near({.theta = 0.0}, c, inputs);
     if ((zeroed & 3) != 0) {
       EXPECT_EQ(kept, 30) << "no scores, yet keys were dropped";
     }
-  }
+  });
 }
 
 TEST(Latte, NonFiniteInputs) {

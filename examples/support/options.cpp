@@ -38,10 +38,7 @@ lowatt::Setting setting(const std::string& option, const Text& text) {
 
 // The parser lets only names of precisions through; whether a mechanism has it, the library says.
 lowatt::Precision precision_or(const Text& text, lowatt::Precision otherwise) {
-  using lowatt::Precision;
-  for (const auto precision : {Precision::fp32, Precision::bf16, Precision::f16, Precision::int16,
-                               Precision::int8, Precision::int4})
-    if (text == lowatt::precision_name(precision)) return precision;
+  if (text) lowatt::parse_precision(text->c_str(), otherwise);
   return otherwise;
 }
 

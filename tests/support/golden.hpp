@@ -98,13 +98,8 @@ inline GoldenCase parse_golden_case(const nlohmann::json& json) {
       throw std::runtime_error("golden case " + golden.name + " has unknown option " + option);
     }
   }
-  bool is_known = precision.empty();
-  for (const auto known : {lowatt::Precision::fp32, lowatt::Precision::int16,
-                           lowatt::Precision::int8, lowatt::Precision::int4})
-    if (precision == lowatt::precision_name(known)) {
-      inhibitor.precision = known;
-      is_known = true;
-    }
+  const bool is_known =
+      precision.empty() || lowatt::parse_precision(precision.c_str(), inhibitor.precision);
   if (!is_known || (mechanism == "softmax" && precision != "fp32"))
     throw std::runtime_error("golden case " + golden.name + " has precision " + precision);
   inhibitor.scale = latte.scale = bitformer.scale = scale;

@@ -25,6 +25,21 @@ inline void expect_exact_inhibitor(const lowatt::Inhibitor& mechanism, const Cas
   }
 }
 
+inline void expect_exact_inhibitor(const lowatt::Inhibitor& mechanism, const Case& c) {
+  Inputs inputs(c);
+  expect_exact_inhibitor(mechanism, c, inputs);
+}
+
+// Every channel of queries and keys at one of two ends: half of the keys are as far from the first
+// query as there is.
+inline void set_largest_distances(Inputs& inputs) {
+  inputs.q.for_each([](float& x) { x = x < 0 ? -1.0f : 1.0f; });
+  const lowatt::View<float> q = inputs.q.view(), k = inputs.k.view();
+  for (Index t = 0; t < k.tokens; ++t)
+    for (Index i = 0; i < k.dim; ++i)
+      k.row(0, 0, t)[i] = t % 2 == 0 ? -q.row(0, 0, 0)[i] : q.row(0, 0, t % q.tokens)[i];
+}
+
 // Random masks straight through the kernels.
 inline void expect_exact_inhibitor_masks(const lowatt::Inhibitor& mechanism, bool spoil_values) {
   expect_masks_hide(

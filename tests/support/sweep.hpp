@@ -151,6 +151,20 @@ inline void expect_identical(lowatt::View<const float> actual, lowatt::View<cons
         }
 }
 
+// Calls each(inputs, zeroed) for every choice of tensors that are all zero: Q is bit 0 of zeroed, K
+// bit 1, V bit 2.
+template <class Each>
+void for_zeroed_tensors(const Case& c, Each each) {
+  for (int zeroed = 0; zeroed < 8; ++zeroed) {
+    Inputs inputs(c);
+    const auto clear = [](float& x) { x = 0; };
+    if ((zeroed & 1) != 0) inputs.q.for_each(clear);
+    if ((zeroed & 2) != 0) inputs.k.for_each(clear);
+    if ((zeroed & 4) != 0) inputs.v.for_each(clear);
+    each(inputs, zeroed);
+  }
+}
+
 inline std::string describe(lowatt::Level level, const Case& c) {
   return std::string(lowatt::level_name(level)) + ", " + c.name();
 }

@@ -141,10 +141,10 @@ struct Adapter<Inhibitor> {
     }
     const SymmetricScale shared = shared_scale(mechanism, calibration, head.kv_entry());
     const SymmetricScale value = value_scale(mechanism, calibration, head.kv_entry());
-    const auto run = [&]<class Kernel>(const Kernel& kernel, const InhibitorConstants& constants) {
-      typename Kernel::Arguments arguments{};
+    const auto run = [&](const auto& kernel, const InhibitorConstants& constants) {
+      InhibitorArguments arguments{};
       arguments.block = block;
-      if constexpr (requires { arguments.width; }) arguments.width = width(mechanism);
+      arguments.width = width(mechanism);
       arguments.query_inverse = shared.inverse;
       arguments.constants = constants;
       arguments.is_signed = mechanism.is_signed;

@@ -35,25 +35,27 @@ class Plan {
     if (Status status = check_run(task, q, cache, out); !status.ok()) return status;
     const Index kv_task = task / tasks_per_kv_head(), part = task % tasks_per_kv_head();
     const Index kv_head = kv_task % shape_.kv_heads;
-    const Index head_in_group = heads_ > 1 ? part * heads_ : part / blocks_;
-    const Index first = heads_ > 1 ? 0 : part % blocks_ * rows_;
-    const HeadPosition head{kv_task / shape_.kv_heads, kv_head * group() + head_in_group, kv_head,
+    // Rows are queries of one head, or heads with one query each.
+    const bool by_heads = heads_ > 1;
+    const Index first_head = by_heads ? part * heads_ : part / blocks_;  // in the group
+    const Index first = by_heads ? 0 : part % blocks_ * rows_;
+    const Index rows =
+        by_heads ? lesser(heads_, group() - first_head) : lesser(rows_, shape_.queries - first);
+    const HeadPosition head{kv_task / shape_.kv_heads, kv_head * group() + first_head, kv_head,
                             shape_.query_heads, shape_.kv_heads};
     VisibleRange visible[most_rows] = {};
     BlockArguments block{};
     block.query = q.row(head.batch, head.query_head, first);
-    block.query_stride = heads_ > 1 ? q.head_stride : q.token_stride;
+    block.query_stride = by_heads ? q.head_stride : q.token_stride;
     block.out = out.row(head.batch, head.query_head, first);
-    block.out_stride = heads_ > 1 ? out.head_stride : out.token_stride;
-    const Index most = heads_ > 1 ? heads_ : rows_;
-    const Index left = heads_ > 1 ? group() - head_in_group : shape_.queries - first;
-    block.rows = most < left ? most : left;
+    block.out_stride = by_heads ? out.head_stride : out.token_stride;
+    block.rows = rows;
     block.head_dim = shape_.head_dim;
     block.value_dim = shape_.value_dim;
     block.tiles = cache.tiles(head.batch, head.kv_head);
     block.tile_begin = 0;
     for (Index r = 0; r < block.rows; ++r) {
-      visible[r] = visible_keys(causal_, heads_ > 1 ? 0 : first + r, shape_.queries, cache.size());
+      visible[r] = visible_keys(causal_, by_heads ? 0 : first + r, shape_.queries, cache.size());
       const Index tiles = (visible[r].end + tile_keys - 1) / tile_keys;
       block.tile_end = tiles > block.tile_end ? tiles : block.tile_end;
     }
@@ -74,6 +76,7 @@ class Plan {
   // reading. More would leave less to share among threads.
   static constexpr Index most_heads = 8;
 
+  static Index lesser(Index a, Index b) noexcept { return a < b ? a : b; }
   Index group() const noexcept {
     return shape_.kv_heads > 0 ? shape_.query_heads / shape_.kv_heads : 0;
   }

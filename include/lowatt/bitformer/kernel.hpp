@@ -107,14 +107,6 @@ LOWATT_ALWAYS_INLINE VisibleRange bitformer_full_tiles(const BlockArguments& blo
   return {(common.begin + tile_keys - 1) / tile_keys, common.end / tile_keys};
 }
 
-// Calls each.operator()<Rows>(first row) for all rows, four at a time, then one at a time.
-template <class L, class Each>
-LOWATT_ALWAYS_INLINE void bitformer_for_rows(Index rows, Each&& each) noexcept {
-  Index r = 0;
-  for (; r + 4 <= rows; r += 4) each.template operator()<4>(r);
-  for (; r < rows; ++r) each.template operator()<1>(r);
-}
-
 // Counts the bits in which Rows queries differ from the 64 keys of a tile, over bytes of bits that
 // differ in at most 255 places.
 template <class L, int Rows>
@@ -197,7 +189,7 @@ void bitformer_statistic_of(const BitformerArguments& arguments) noexcept {
     if (!full && !block.tile_is_visible(t)) continue;
     const std::byte* bits = block.tiles.tile(t);
     auto* distances = workspace.tile_distances<Distance>(block.rows, t);
-    bitformer_for_rows<L>(block.rows, [&]<int Rows>(Index r) noexcept {
+    for_rows(block.rows, [&]<int Rows>(Index r) noexcept {
       bitformer_measure<L, Rows>(workspace.query + r * steps * 4, bits, steps,
                                  distances + r * tile_keys);
     });
@@ -353,7 +345,7 @@ void bitformer_accumulate_of(const BitformerArguments& arguments) noexcept {
     }
     const auto* values =
         reinterpret_cast<const std::int8_t*>(block.tiles.tile(t) + layout.values_offset());
-    bitformer_for_rows<L>(block.rows, [&]<int Rows>(Index r) noexcept {
+    for_rows(block.rows, [&]<int Rows>(Index r) noexcept {
       const std::uint8_t* weights = workspace.weights + r * workspace.weights_stride;
       std::int32_t* sums = workspace.sums + r * stride;
       constexpr int together = Ops<L>::block_vectors;

@@ -25,4 +25,16 @@ LOWATT_ALWAYS_INLINE constexpr const char* precision_name(Precision precision) n
   return "unknown";
 }
 
+// The precision called `name`, or false.
+LOWATT_ALWAYS_INLINE bool parse_precision(const char* name, Precision& precision) noexcept {
+  constexpr Precision all[] = {Precision::fp32,  Precision::bf16, Precision::f16,
+                               Precision::int16, Precision::int8, Precision::int4};
+  for (const Precision one : all) {
+    if (__builtin_strcmp(name, precision_name(one)) != 0) continue;
+    precision = one;
+    return true;
+  }
+  return false;
+}
+
 }  // namespace lowatt

@@ -156,6 +156,14 @@ LOWATT_ALWAYS_INLINE constexpr Index round_up(Index value, Index multiple) noexc
   return (value + multiple - 1) / multiple * multiple;
 }
 
+// Calls each.operator()<Rows>(first row) for all rows, four at a time, then one at a time.
+template <class Each>
+LOWATT_ALWAYS_INLINE void for_rows(Index rows, Each&& each) noexcept {
+  Index r = 0;
+  for (; r + 4 <= rows; r += 4) each.template operator()<4>(r);
+  for (; r < rows; ++r) each.template operator()<1>(r);
+}
+
 // Overwrites the 64 scores of one row at the keys that `visible` leaves out.
 template <class T>
 LOWATT_ALWAYS_INLINE void hide(T* scores, std::uint64_t visible, T value) noexcept {

@@ -28,7 +28,7 @@ struct Kernel {
 struct KernelTable {
   Level level;
   Kernel<InhibitorPackArguments, InhibitorArguments> inhibitor_int8;
-  Kernel<InhibitorInt16PackArguments, InhibitorInt16Arguments> inhibitor_int16;
+  Kernel<InhibitorInt16PackArguments, InhibitorArguments> inhibitor_int16;
   Kernel<PackArguments, InhibitorFp32Arguments> inhibitor_fp32;
   Kernel<PackArguments, SoftmaxArguments> softmax_fp32;
   Kernel<PackArguments, SoftmaxArguments> softmax_bf16;

@@ -18,6 +18,7 @@
 // Skipping   keys and tiles that cannot add to a row are left out (tile.hpp): no bit changes.
 #pragma once
 
+#include "arguments.hpp"
 #include "tile.hpp"
 
 namespace lowatt {
@@ -28,15 +29,6 @@ inline constexpr Index inhibitor_split_dims = 64;
 inline constexpr Index inhibitor_most_keys = 2147483647 / 127;
 // R is at most 2^30, sums of q + k at most 510 * head_dim.
 inline constexpr Index inhibitor_most_head_dim = (2147483647 - (1 << 30)) / 510;
-
-struct InhibitorArguments {
-  BlockArguments block;
-  InhibitorWidth width;
-  float query_inverse = 0;  // 1/s of keys and queries
-  InhibitorConstants constants;
-  bool is_signed = true, center = false, normalize = false;
-  double value_scale = 0, beta = 1;
-};
 
 // What the phases of one block hand on to each other.
 struct InhibitorWorkspace {
@@ -132,9 +124,7 @@ void inhibitor_find_distances(const InhibitorArguments& arguments,
     }
     inhibitor_distances<L, Rows>(query, row_base, padded_dim, unpacked, distances);
   };
-  Index i = 0;
-  for (; i + 4 <= rows.count; i += 4) find.template operator()<4>(i);
-  for (; i < rows.count; ++i) find.template operator()<1>(i);
+  for_rows(rows.count, find);
 }
 
 // The row statistic of centring: sum of distances over visible keys.
@@ -318,35 +308,18 @@ void inhibitor_accumulate(const InhibitorArguments& arguments) noexcept {
                                      OpenGroups{open_groups[i]});
       if (full_count == 0) continue;
       const GroupsToLast groups(full_open);
-      Index i = 0;
-      for (; i + 4 <= full_count; i += 4)
-        inhibitor_inhibit_rows<L, 4>(workspace, full + i, dim, dims, groups);
-      for (; i < full_count; ++i)
-        inhibitor_inhibit_rows<L, 1>(workspace, full + i, dim, dims, groups);
+      for_rows(
+          full_count, [&]<int Rows>(Index i) __attribute__((always_inline)) {
+            inhibitor_inhibit_rows<L, Rows>(workspace, full + i, dim, dims, groups);
+          });
     }
   }
 }
 
-// H to float: in double, left to right, rounded once.
 template <class L>
 void inhibitor_finish(const InhibitorArguments& arguments) noexcept {
-  const BlockArguments& block = arguments.block;
   const InhibitorWorkspace workspace(arguments);
-  const double value_scale = arguments.value_scale, beta = arguments.beta;
-  for (Index r = 0; r < block.rows; ++r) {
-    const std::int32_t* __restrict inhibited = workspace.inhibited + r * workspace.value_stride;
-    float* __restrict out = block.out + r * block.out_stride;
-    const Index count = block.visible_count(r);
-    if (arguments.normalize && count > 0) {
-      const auto divisor = static_cast<double>(count);
-      for (Index c = 0; c < block.value_dim; ++c)
-        out[c] =
-            static_cast<float>(static_cast<double>(inhibited[c]) * value_scale * beta / divisor);
-    } else {
-      for (Index c = 0; c < block.value_dim; ++c)
-        out[c] = static_cast<float>(static_cast<double>(inhibited[c]) * value_scale * beta);
-    }
-  }
+  inhibitor_write<L>(arguments, workspace.inhibited, workspace.value_stride);
 }
 
 }  // namespace lowatt

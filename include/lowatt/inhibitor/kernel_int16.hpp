@@ -15,8 +15,8 @@
 //            z' = 32767, which no magnitude exceeds; rows come four at a time, then one at a time.
 #pragma once
 
+#include "arguments.hpp"
 #include "pack_int16.hpp"
-#include "params.hpp"
 
 namespace lowatt {
 
@@ -24,14 +24,6 @@ inline constexpr Index inhibitor_int16_query_block = 32;
 inline constexpr Index inhibitor_int16_most_head_dim = ((1 << 30) - 1) / 65534;
 inline constexpr Index inhibitor_int16_kept_dims = 64;  // at least block_vectors * lanes
 inline constexpr Index inhibitor_int16_recent_tiles = 2147483647 / 32767 / tile_keys;
-
-struct InhibitorInt16Arguments {
-  BlockArguments block;
-  float query_inverse = 0;  // 1/s of keys and queries
-  InhibitorConstants constants;
-  bool is_signed = true, center = false, normalize = false;
-  double value_scale = 0, beta = 1;
-};
 
 // What the phases of one block hand on to each other.
 struct InhibitorInt16Workspace {
@@ -269,7 +261,7 @@ void inhibitor_int16_inhibit_rows(Index rows, const InhibitorInt16Workspace& wor
 
 // Encodes the block's queries and clears its accumulators.
 template <class L>
-void inhibitor_int16_prepare(const InhibitorInt16Arguments& arguments) noexcept {
+void inhibitor_int16_prepare(const InhibitorArguments& arguments) noexcept {
   const BlockArguments& block = arguments.block;
   const InhibitorInt16Workspace workspace(block);
   const Index padded_dim = round_up(block.head_dim, key_pair);
@@ -288,15 +280,16 @@ void inhibitor_int16_prepare(const InhibitorInt16Arguments& arguments) noexcept 
 
 // The row statistic of centring: sum of distances over visible keys.
 template <class L>
-void inhibitor_int16_statistic(const InhibitorInt16Arguments& arguments) noexcept {
+void inhibitor_int16_statistic(const InhibitorArguments& arguments) noexcept {
   if (!arguments.center) return;
   using Op = Ops<L>;
   const BlockArguments& block = arguments.block;
   const InhibitorInt16Workspace workspace(block);
   const InhibitorInt16TileLayout layout(block.head_dim, block.value_dim);
   const Index padded_dim = round_up(block.head_dim, key_pair);
+  TileRows rows(block);
   for (Index t = block.tile_begin; t < block.tile_end; ++t) {
-    if (!block.tile_is_visible(t)) continue;
+    if (!rows.see(t)) continue;
     const std::byte* tile = block.tiles.tile(t);
     const auto* key_sum = reinterpret_cast<const std::int32_t*>(tile + layout.sums_offset());
     const auto add = [&]<int Rows>(Index row) {
@@ -311,21 +304,19 @@ void inhibitor_int16_statistic(const InhibitorInt16Arguments& arguments) noexcep
             }
           });
       for (Index r = 0; r < Rows; ++r) {
-        hide(sums[r], block.visible_word(row + r, t), 0);
+        hide(sums[r], rows.word(row + r), 0);
         std::int64_t sum = 0;
         for (Index j = 0; j < tile_keys; ++j) sum += sums[r][j];
         workspace.distance_sum[row + r] += sum;
       }
     };
-    Index r = 0;
-    for (; r + 4 <= block.rows; r += 4) add.template operator()<4>(r);
-    for (; r < block.rows; ++r) add.template operator()<1>(r);
+    for_rows(block.rows, add);
   }
 }
 
 // Adds the tiles [tile_begin, tile_end) to the block's H.
 template <class L>
-void inhibitor_int16_accumulate(const InhibitorInt16Arguments& arguments) noexcept {
+void inhibitor_int16_accumulate(const InhibitorArguments& arguments) noexcept {
   const BlockArguments& block = arguments.block;
   const InhibitorInt16Workspace workspace(block);
   const InhibitorInt16TileLayout layout(block.head_dim, block.value_dim);
@@ -340,9 +331,10 @@ void inhibitor_int16_accumulate(const InhibitorInt16Arguments& arguments) noexce
     base[r] = static_cast<std::int32_t>(workspace.query_sum[r] - centre - steps.offset);
   }
 
+  TileRows rows(block);
   Index recent_tiles = 0;
   for (Index t = block.tile_begin; t < block.tile_end; ++t) {
-    if (!block.tile_is_visible(t)) continue;
+    if (!rows.see(t)) continue;
     const std::byte* tile = block.tiles.tile(t);
     const auto* key_sum = reinterpret_cast<const std::int32_t*>(tile + layout.sums_offset());
     const auto shift_scores = [&]<int Rows>(Index r) {
@@ -355,11 +347,9 @@ void inhibitor_int16_accumulate(const InhibitorInt16Arguments& arguments) noexce
         inhibitor_int16_shift_scores<L, Rows, true>(query, padded_dim, base + r, tile, key_sum,
                                                     steps, shifted);
     };
-    Index r = 0;
-    for (; r + 4 <= block.rows; r += 4) shift_scores.template operator()<4>(r);
-    for (; r < block.rows; ++r) shift_scores.template operator()<1>(r);
-    for (r = 0; r < block.rows; ++r)
-      hide(workspace.shifted + r * tile_keys, block.visible_word(r, t), std::uint16_t{32767});
+    for_rows(block.rows, shift_scores);
+    for (Index r = 0; r < block.rows; ++r)
+      hide(workspace.shifted + r * tile_keys, rows.word(r), std::uint16_t{32767});
 
     const auto* values = reinterpret_cast<const std::int16_t*>(tile + layout.values_offset());
     constexpr int together = Ops<L>::block_vectors;
@@ -375,22 +365,10 @@ void inhibitor_int16_accumulate(const InhibitorInt16Arguments& arguments) noexce
   workspace.fold(block.rows);
 }
 
-// H to float: in double, left to right, rounded once.
 template <class L>
-void inhibitor_int16_finish(const InhibitorInt16Arguments& arguments) noexcept {
-  const BlockArguments& block = arguments.block;
-  const InhibitorInt16Workspace workspace(block);
-  for (Index r = 0; r < block.rows; ++r) {
-    float* out = block.out + r * block.out_stride;
-    const Index count = block.visible_count(r);
-    const bool divide = arguments.normalize && count > 0;
-    for (Index c = 0; c < block.value_dim; ++c) {
-      double value = static_cast<double>(workspace.inhibited[r * workspace.stride + c]);
-      value = value * arguments.value_scale * arguments.beta;
-      if (divide) value /= static_cast<double>(count);
-      out[c] = static_cast<float>(value);
-    }
-  }
+void inhibitor_int16_finish(const InhibitorArguments& arguments) noexcept {
+  const InhibitorInt16Workspace workspace(arguments.block);
+  inhibitor_write<L>(arguments, workspace.inhibited, workspace.stride);
 }
 
 }  // namespace lowatt

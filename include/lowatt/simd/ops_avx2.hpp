@@ -263,7 +263,7 @@ struct Ops<arch::avx2> {
     return _mm256_blend_epi32(_mm256_shuffle_epi32(even, 0xf5), odd, 0xaa);
   }
   static LOWATT_ALWAYS_INLINE Register narrow_u16(Register a, Register b) noexcept {
-    return _mm256_permute4x64_epi64(_mm256_packus_epi32(a, b), 0xd8);
+    return _mm256_permute4x64_epi64(pack_u16(a, b), 0xd8);
   }
 };
 

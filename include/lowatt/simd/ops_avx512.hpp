@@ -262,7 +262,7 @@ struct Ops<arch::avx512> {
   }
   static LOWATT_ALWAYS_INLINE Register narrow_u16(Register a, Register b) noexcept {
     const Register order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
-    return _mm512_permutexvar_epi64(order, _mm512_packus_epi32(a, b));
+    return _mm512_permutexvar_epi64(order, pack_u16(a, b));
   }
 };
 

@@ -253,8 +253,7 @@ struct Ops<arch::sse2> {
     return _mm_set1_epi64x(value);
   }
   static LOWATT_ALWAYS_INLINE Register min_i32(Register a, Register b) noexcept {
-    const Register less = _mm_cmplt_epi32(a, b);
-    return _mm_or_si128(_mm_and_si128(less, a), _mm_andnot_si128(less, b));
+    return choose(_mm_cmplt_epi32(a, b), a, b);
   }
   static LOWATT_ALWAYS_INLINE Register shift_left_i32(Register a, int count) noexcept {
     return _mm_sll_epi32(a, _mm_cvtsi32_si128(count));
@@ -265,12 +264,12 @@ struct Ops<arch::sse2> {
     const Register odd = _mm_add_epi64(_mm_mul_epu32(_mm_srli_epi64(x, 32), m), c);
     return _mm_or_si128(_mm_srli_epi64(even, 32), _mm_and_si128(odd, _mm_set1_epi64x(-1LL << 32)));
   }
-  // There is only the signed pack: what is not negative is moved into its range and back.
   static LOWATT_ALWAYS_INLINE Register narrow_u16(Register a, Register b) noexcept {
-    const Register half = fill_i32(32768);
-    a = _mm_sub_epi32(_mm_andnot_si128(_mm_srai_epi32(a, 31), a), half);
-    b = _mm_sub_epi32(_mm_andnot_si128(_mm_srai_epi32(b, 31), b), half);
-    return _mm_xor_si128(_mm_packs_epi32(a, b), fill_u16(-32768));
+    // pack_u16 would wrap far below zero.
+    const auto at_least_0 = [](Register x) __attribute__((always_inline)) {
+      return _mm_andnot_si128(_mm_srai_epi32(x, 31), x);
+    };
+    return pack_u16(at_least_0(a), at_least_0(b));
   }
 };
 
