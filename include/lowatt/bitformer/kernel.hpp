@@ -10,7 +10,7 @@
 //            sums, and the dot product is two multiply-adds of 16-bit values.
 // Layout     pack.hpp; the same for prefill and decode and at every level.
 // Overflow   distances are at most planes * head_dim: up to 255 they are kept in 8 bits, up to
-//            65535 in 16, beyond in 32; bits are counted in bytes for 31 steps of 8 at a time.
+//            65535 in 16, beyond in 32 (simd/bit_tile.hpp).
 //            sum P v gains at most 255 * 127 per key: 32 bits hold 66311 keys, so after every 1024
 //            tiles (65536 keys) sums move to 64 bits.
 // Tails      head_dim and value_dim are padded with zeros when packed; hidden and absent keys get
@@ -26,14 +26,9 @@ namespace lowatt {
 // Most bits of a query or key: what distances of 32 bits hold.
 inline constexpr Index bitformer_most_bits = 4294967295;
 
-// Bytes that hold any distance.
-LOWATT_ALWAYS_INLINE constexpr Index bitformer_distance_bytes(int planes, Index head_dim) noexcept {
-  const Index largest = planes * head_dim;
-  return largest <= 255 ? 1 : largest <= 65535 ? 2 : 4;
-}
 inline constexpr Index bitformer_most_rows = 32;
 LOWATT_ALWAYS_INLINE constexpr Index bitformer_query_block(int planes, Index head_dim) noexcept {
-  return bitformer_distance_bytes(planes, head_dim) == 4 ? 16 : bitformer_most_rows;
+  return bit_distance_bytes(planes, head_dim) == 4 ? 16 : bitformer_most_rows;
 }
 // Bytes of a probability table: one per difference of distances, and all that a byte can index.
 LOWATT_ALWAYS_INLINE constexpr Index bitformer_table_bytes(int planes, Index head_dim) noexcept {
@@ -72,7 +67,7 @@ struct BitformerWorkspace {
     tiles_added = cutter.take<Index>(1);
     weights = cutter.take<std::uint8_t>(rows * weights_stride);
     distances = cutter.take<std::byte>(rows * round_up(keys, tile_keys) *
-                                       bitformer_distance_bytes(planes, head_dim));
+                                       bit_distance_bytes(planes, head_dim));
     bytes = cutter.size();
   }
   // The distances come last: where they begin does not depend on the number of keys.
@@ -82,7 +77,7 @@ struct BitformerWorkspace {
 
   static constexpr Index weights_stride = 2 * tile_keys;
   static LOWATT_ALWAYS_INLINE constexpr Index query_stride(int planes, Index head_dim) noexcept {
-    return planes * plane_bytes(head_dim) * 4;
+    return bit_row_bytes(planes, head_dim) * bit_row_copies;
   }
   // After the dims there is room for any level's register of partial sums of P.
   static LOWATT_ALWAYS_INLINE constexpr Index sums_stride(Index value_dim) noexcept {
@@ -107,31 +102,6 @@ LOWATT_ALWAYS_INLINE VisibleRange bitformer_full_tiles(const BlockArguments& blo
   return {(common.begin + tile_keys - 1) / tile_keys, common.end / tile_keys};
 }
 
-// Counts the bits in which Rows queries differ from the 64 keys of a tile, over bytes of bits that
-// differ in at most 255 places.
-template <class L, int Rows>
-void bitformer_count(const std::uint8_t* query, Index query_stride, const std::byte* bits,
-                     Index steps, std::uint8_t* counts) noexcept {
-  using Op = Ops<L>;
-  using Register = typename Op::Register;
-  for (Index first = 0; first < tile_keys; first += Op::bytes) {
-    Register count[Rows];
-    LOWATT_UNROLL
-    for (int r = 0; r < Rows; ++r) count[r] = Op::zero();
-    for (Index s = 0; s < steps; ++s) {
-      const Register key = Op::load(bits + s * tile_keys + first);
-      LOWATT_UNROLL
-      for (int r = 0; r < Rows; ++r) {
-        const Register differing =
-            Op::bit_xor(Op::broadcast4(query + r * query_stride + s * 4), key);
-        count[r] = Op::add_u8(count[r], Op::popcount_u8(differing));
-      }
-    }
-    LOWATT_UNROLL
-    for (int r = 0; r < Rows; ++r) Op::store(counts + r * tile_keys + first, count[r]);
-  }
-}
-
 // Encodes the block's queries and clears its statistic and accumulators.
 template <class L>
 void bitformer_prepare(const BitformerArguments& arguments) noexcept {
@@ -139,12 +109,8 @@ void bitformer_prepare(const BitformerArguments& arguments) noexcept {
   const BitformerWorkspace workspace(arguments);
   const Index query_stride = workspace.query_stride(arguments.planes, block.head_dim);
   for (Index r = 0; r < block.rows; ++r) {
-    std::uint8_t* query = workspace.query + r * query_stride;
-    bitformer_encode<L>(block.query + r * block.query_stride, nullptr, block.head_dim,
-                        arguments.planes, arguments.thresholds,
-                        [&](Index step, std::uint8_t byte) noexcept {
-                          for (Index i = 0; i < 4; ++i) query[step * 4 + i] = byte;
-                        });
+    encode_bit_row<L>(block.query + r * block.query_stride, block.head_dim, arguments.planes,
+                      arguments.thresholds, workspace.query + r * query_stride);
     workspace.minimum[r] = UINT32_MAX;
   }
   const Index sums = block.rows * workspace.sums_stride(block.value_dim);
@@ -152,30 +118,11 @@ void bitformer_prepare(const BitformerArguments& arguments) noexcept {
   *workspace.tiles_added = 0;
 }
 
-// Distances of Rows queries with the 64 keys of a tile.
-template <class L, int Rows, class Distance>
-void bitformer_measure(const std::uint8_t* query, const std::byte* bits, Index steps,
-                       Distance* distances) noexcept {
-  if constexpr (sizeof(Distance) == 1) {
-    bitformer_count<L, Rows>(query, steps * 4, bits, steps, distances);
-  } else {
-    constexpr Index most_steps = 31;  // of 8 bits each: what a byte counts
-    alignas(64) std::uint8_t counts[Rows * tile_keys];
-    for (Index i = 0; i < Rows * tile_keys; ++i) distances[i] = 0;
-    for (Index s = 0; s < steps; s += most_steps) {
-      const Index now = steps - s < most_steps ? steps - s : most_steps;
-      bitformer_count<L, Rows>(query + s * 4, steps * 4, bits + s * tile_keys, now, counts);
-      for (Index i = 0; i < Rows * tile_keys; ++i)
-        distances[i] = static_cast<Distance>(distances[i] + counts[i]);
-    }
-  }
-}
-
 template <class L, class Distance>
 void bitformer_statistic_of(const BitformerArguments& arguments) noexcept {
   const BlockArguments& block = arguments.block;
   const BitformerWorkspace workspace(arguments);
-  const Index steps = arguments.planes * plane_bytes(block.head_dim);
+  const Index steps = bit_row_bytes(arguments.planes, block.head_dim);
   const VisibleRange full_tiles = bitformer_full_tiles(block);
   constexpr auto farthest = static_cast<Distance>(~Distance{0});
 
@@ -190,8 +137,8 @@ void bitformer_statistic_of(const BitformerArguments& arguments) noexcept {
     const std::byte* bits = block.tiles.tile(t);
     auto* distances = workspace.tile_distances<Distance>(block.rows, t);
     for_rows(block.rows, [&]<int Rows>(Index r) noexcept {
-      bitformer_measure<L, Rows>(workspace.query + r * steps * 4, bits, steps,
-                                 distances + r * tile_keys);
+      bit_distances<L, Rows>(workspace.query + r * steps * bit_row_copies, bits, steps,
+                             distances + r * tile_keys);
     });
     for (Index r = 0; r < block.rows; ++r) {
       Distance* row = distances + r * tile_keys;
@@ -211,7 +158,7 @@ void bitformer_statistic_of(const BitformerArguments& arguments) noexcept {
 // The row statistic: distances with all visible tiles, kept, and their minimum over visible keys.
 template <class L>
 void bitformer_statistic(const BitformerArguments& arguments) noexcept {
-  switch (bitformer_distance_bytes(arguments.planes, arguments.block.head_dim)) {
+  switch (bit_distance_bytes(arguments.planes, arguments.block.head_dim)) {
     case 1:
       return bitformer_statistic_of<L, std::uint8_t>(arguments);
     case 2:
@@ -361,7 +308,7 @@ void bitformer_accumulate_of(const BitformerArguments& arguments) noexcept {
 // Adds the tiles [tile_begin, tile_end) to the block's sums.
 template <class L>
 void bitformer_accumulate(const BitformerArguments& arguments) noexcept {
-  switch (bitformer_distance_bytes(arguments.planes, arguments.block.head_dim)) {
+  switch (bit_distance_bytes(arguments.planes, arguments.block.head_dim)) {
     case 1:
       return bitformer_accumulate_of<L, std::uint8_t>(arguments);
     case 2:

@@ -38,7 +38,7 @@
 //                  reduce_max_i32; of Float reduce_max, reduce_add
 //   and 64         fill_i64, min_i32, shift_left_i32; multiply_add_high(x, m, c): the upper 32 bits
 //                  of x*m + c, x and m unsigned, c 64 bits in either half of every pair of lanes
-//   comparison     mask_not_below(scores, threshold): 64 scores, bit j set where
+//   comparison     mask_not_below(scores, threshold): 64 scores, int32 or float, bit j set where
 //                  scores[j] >= threshold; store_positions(mask, first, out): first + j for each
 //                  set bit j, ascending; returns their number, may write 16 elements past them;
 //                  nonzero_lanes(a): bit l set where lane l is not 0

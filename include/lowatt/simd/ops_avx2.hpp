@@ -191,6 +191,16 @@ struct Ops<arch::avx2> {
     }
     return ~below;
   }
+  static LOWATT_ALWAYS_INLINE std::uint64_t mask_not_below(const float* values,
+                                                           float threshold) noexcept {
+    const __m256 limit = _mm256_set1_ps(threshold);
+    std::uint64_t mask = 0;
+    for (int j = 0; j < 64; j += lanes) {
+      const __m256 reaches = _mm256_cmp_ps(_mm256_loadu_ps(values + j), limit, _CMP_GE_OQ);
+      mask |= static_cast<std::uint64_t>(_mm256_movemask_ps(reaches)) << j;
+    }
+    return mask;
+  }
   static LOWATT_ALWAYS_INLINE Index store_positions(std::uint64_t mask, std::uint32_t first,
                                                     std::uint32_t* out) noexcept {
     return store_set_bits(mask, first, out);

@@ -190,6 +190,16 @@ struct Ops<arch::avx512> {
       mask |= static_cast<std::uint64_t>(_mm512_cmpge_epi32_mask(load(scores + j), limit)) << j;
     return mask;
   }
+  static LOWATT_ALWAYS_INLINE std::uint64_t mask_not_below(const float* values,
+                                                           float threshold) noexcept {
+    const __m512 limit = _mm512_set1_ps(threshold);
+    std::uint64_t mask = 0;
+    for (int j = 0; j < 64; j += lanes)
+      mask |= static_cast<std::uint64_t>(
+                  _mm512_cmp_ps_mask(_mm512_loadu_ps(values + j), limit, _CMP_GE_OQ))
+              << j;
+    return mask;
+  }
   static LOWATT_ALWAYS_INLINE Index store_positions(std::uint64_t mask, std::uint32_t first,
                                                     std::uint32_t* out) noexcept {
     const Register offsets =

@@ -189,6 +189,16 @@ struct Ops<arch::sse2> {
     }
     return ~below;
   }
+  static LOWATT_ALWAYS_INLINE std::uint64_t mask_not_below(const float* values,
+                                                           float threshold) noexcept {
+    const __m128 limit = _mm_set1_ps(threshold);
+    std::uint64_t mask = 0;
+    for (int j = 0; j < 64; j += lanes)
+      mask |=
+          static_cast<std::uint64_t>(_mm_movemask_ps(_mm_cmpge_ps(_mm_loadu_ps(values + j), limit)))
+          << j;
+    return mask;
+  }
   static LOWATT_ALWAYS_INLINE Index store_positions(std::uint64_t mask, std::uint32_t first,
                                                     std::uint32_t* out) noexcept {
     return store_set_bits(mask, first, out);

@@ -1,0 +1,138 @@
+// How the bits of 64 tokens lie in memory, and how to count those in which they differ from others:
+//
+//   bits    [planes][dim/8][64 tokens] u8             bit k % 8 of byte k / 8 is channel k
+//
+// A plane holds one bit per channel: 1 where the value reaches the plane's threshold. A register of
+// bits holds eight channels of many tokens, so that a row's byte against it (xor, count, add) gives
+// distances that lie in the order of the tokens. Bits beyond the last channel are 0 in rows and
+// tiles alike: they cancel. A token is appended by scattering its bytes into the open tile.
+//
+// With thresholds that ascend from plane to plane, the distance of two rows is the sum over
+// channels of the difference in the number of thresholds they reach.
+//
+// Overflow   bits are counted in bytes for 31 steps of 8 at a time; distances have 8 bits up to 255
+//            bits per row, 16 up to 65535 and 32 beyond.
+#pragma once
+
+#include "../core/tiles.hpp"
+#include "ops.hpp"
+
+namespace lowatt {
+
+// Bytes of a row's bits in all planes; of a tile's.
+LOWATT_ALWAYS_INLINE constexpr Index bit_row_bytes(int planes, Index dim) noexcept {
+  return planes * ((dim + 7) / 8);
+}
+LOWATT_ALWAYS_INLINE constexpr Index bit_tile_bytes(int planes, Index dim) noexcept {
+  return bit_row_bytes(planes, dim) * tile_keys;
+}
+
+// Bytes that hold any distance of two rows.
+LOWATT_ALWAYS_INLINE constexpr Index bit_distance_bytes(int planes, Index dim) noexcept {
+  const Index largest = planes * dim;
+  return largest <= 255 ? 1 : largest <= 65535 ? 2 : 4;
+}
+
+// Encodes one row: calls each(first, count, word) for `count` bytes of its bits from byte `first`
+// on, at most eight, the first one lowest in `word`. `mean` is subtracted from x, in float32; it
+// may be null. NaN reaches no threshold.
+template <class L, class Each>
+LOWATT_ALWAYS_INLINE void encode_bits(const float* x, const float* mean, Index dim, int planes,
+                                      const float* thresholds, Each&& each) noexcept {
+  constexpr Index chunk = 64;  // channels that one comparison covers
+  alignas(64) float part[chunk];
+  for (Index c = 0; c < dim; c += chunk) {
+    const Index count = dim - c < chunk ? dim - c : chunk;
+    const float* source = x + c;
+    if (mean != nullptr || count < chunk) {
+      for (Index k = 0; k < count; ++k)
+        part[k] = mean != nullptr ? x[c + k] - mean[c + k] : x[c + k];
+      for (Index k = count; k < chunk; ++k) part[k] = __builtin_nanf("");  // no bit in any plane
+      source = part;
+    }
+    for (int t = 0; t < planes; ++t)
+      each(bit_row_bytes(t, dim) + c / 8, bit_row_bytes(1, count),
+           Ops<L>::mask_not_below(source, thresholds[t]));
+  }
+}
+
+// Encodes a token into place `slot` (0..63) of a tile.
+template <class L>
+LOWATT_ALWAYS_INLINE void pack_bits(const float* x, const float* mean, Index dim, int planes,
+                                    const float* thresholds, Index slot,
+                                    std::uint8_t* tile) noexcept {
+  encode_bits<L>(x, mean, dim, planes, thresholds,
+                 [&](Index first, Index count, std::uint64_t word) noexcept {
+                   for (Index i = 0; i < count; ++i, word >>= 8)
+                     tile[(first + i) * tile_keys + slot] = static_cast<std::uint8_t>(word);
+                 });
+}
+
+// Encodes a row as count_bits() reads it: each byte four times, so that it is broadcast from
+// memory.
+inline constexpr Index bit_row_copies = 4;
+template <class L>
+LOWATT_ALWAYS_INLINE void encode_bit_row(const float* x, Index dim, int planes,
+                                         const float* thresholds, std::uint8_t* row) noexcept {
+  encode_bits<L>(x, nullptr, dim, planes, thresholds,
+                 [&](Index first, Index count, std::uint64_t word) noexcept {
+                   for (Index i = 0; i < count; ++i, word >>= 8)
+                     for (Index copy = 0; copy < bit_row_copies; ++copy)
+                       row[(first + i) * bit_row_copies + copy] = static_cast<std::uint8_t>(word);
+                 });
+}
+
+// Counts the bits in which Rows rows, `row_stride` bytes apart, differ from the tokens of a tile,
+// over `steps` bytes of bits that differ in at most 255 places. Calls take(r, first, counts) with a
+// register of counts for tokens from `first` on.
+template <class L, int Rows, class Take>
+LOWATT_ALWAYS_INLINE void count_bits(const std::uint8_t* row, Index row_stride,
+                                     const std::byte* bits, Index steps, Take&& take) noexcept {
+  using Op = Ops<L>;
+  using Register = typename Op::Register;
+  for (Index first = 0; first < tile_keys; first += Op::bytes) {
+    Register count[Rows];
+    LOWATT_UNROLL
+    for (int r = 0; r < Rows; ++r) count[r] = Op::zero();
+    for (Index s = 0; s < steps; ++s) {
+      const Register token = Op::load(bits + s * tile_keys + first);
+      LOWATT_UNROLL
+      for (int r = 0; r < Rows; ++r) {
+        const Register differing =
+            Op::bit_xor(Op::broadcast4(row + r * row_stride + s * bit_row_copies), token);
+        count[r] = Op::add_u8(count[r], Op::popcount_u8(differing));
+      }
+    }
+    LOWATT_UNROLL
+    for (int r = 0; r < Rows; ++r) take(r, first, count[r]);
+  }
+}
+
+// Distances of Rows rows of `steps` bytes of bits, as encode_bit_row() writes them one after the
+// other, with the 64 tokens of a tile. Distance is what bit_distance_bytes() asks for.
+template <class L, int Rows, class Distance>
+void bit_distances(const std::uint8_t* row, const std::byte* bits, Index steps,
+                   Distance* distances) noexcept {
+  const Index stride = steps * bit_row_copies;
+  const auto store = [](std::uint8_t* counts) noexcept {
+    return [=](int r, Index first, typename Ops<L>::Register count) __attribute__((always_inline)) {
+      Ops<L>::store(counts + r * tile_keys + first, count);
+    };
+  };
+  if constexpr (sizeof(Distance) == 1) {
+    count_bits<L, Rows>(row, stride, bits, steps, store(distances));
+  } else {
+    constexpr Index most_steps = 31;  // of 8 bits each: what a byte counts
+    alignas(64) std::uint8_t counts[Rows * tile_keys];
+    for (Index i = 0; i < Rows * tile_keys; ++i) distances[i] = 0;
+    for (Index s = 0; s < steps; s += most_steps) {
+      const Index now = steps - s < most_steps ? steps - s : most_steps;
+      count_bits<L, Rows>(row + s * bit_row_copies, stride, bits + s * tile_keys, now,
+                          store(counts));
+      for (Index i = 0; i < Rows * tile_keys; ++i)
+        distances[i] = static_cast<Distance>(distances[i] + counts[i]);
+    }
+  }
+}
+
+}  // namespace lowatt
