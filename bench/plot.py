@@ -9,11 +9,10 @@ Debian's python3-matplotlib.
 """
 import argparse
 import collections
-import json
-import math
 import pathlib
-import statistics
 import sys
+
+from results import LEVELS, PHASES, medians_of
 
 try:
     from matplotlib import colormaps, rcParams
@@ -22,56 +21,6 @@ try:
 except ImportError:
     sys.exit(f"lowatt: {sys.executable} has no module matplotlib; Debian's python3-matplotlib is for "
              "/usr/bin/python3")
-
-LEVELS = ["sse2", "avx2", "avx512", "avx512icl", "amx"]  # lowest first
-PHASES = ["prefill", "decode"]
-COUNTERS = ["ns_per_pair", "percent_of_ceiling"]
-
-# What a name says: mechanism/precision/level/phase/N/d.
-Name = collections.namedtuple("Name", "kernel level phase keys dim")
-
-
-def parse_name(text):
-    """A Name, or None for what is not drawn: packing, references, other programs' results."""
-    parts = text.split("/")
-    if len(parts) != 6 or parts[2] not in LEVELS or parts[3] not in PHASES:
-        return None
-    if not (parts[4].isdigit() and parts[5].isdigit()):
-        return None
-    return Name("/".join(parts[:2]), parts[2], parts[3], int(parts[4]), int(parts[5]))
-
-
-def read_file(path):
-    """{(Name, counter): value} of one file; medians where there were repetitions."""
-    try:
-        entries = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))["benchmarks"]
-        runs, medians = collections.defaultdict(list), {}
-        for entry in entries:
-            name = parse_name(entry.get("run_name", entry["name"]))
-            for counter in COUNTERS if name else []:
-                value = entry.get(counter, 0)
-                if not (math.isfinite(value) and value > 0):
-                    continue
-                if entry.get("aggregate_name") == "median":
-                    medians[name, counter] = value
-                elif entry.get("run_type") != "aggregate":
-                    runs[name, counter].append(value)
-    except OSError as error:
-        sys.exit(f"lowatt: cannot read {path}: {error.strerror}")
-    except (ValueError, KeyError, TypeError, AttributeError):
-        sys.exit(f"lowatt: {path} is not JSON of lowatt_bench; write one with "
-                 "--benchmark_out=FILE --benchmark_out_format=json")
-    return {key: statistics.median(values) for key, values in runs.items()} | medians
-
-
-def read_results(paths):
-    """{(Name, counter): value}, the medians over all files."""
-    results = collections.defaultdict(list)
-    for path in paths:
-        for key, value in read_file(path).items():
-            results[key].append(value)
-    return {key: statistics.median(values) for key, values in results.items()}
-
 
 def styles_of(kernels):
     """Colours tell mechanisms apart, markers and dashes precisions."""
@@ -163,7 +112,7 @@ def main():
     parser.add_argument("--format", choices=["svg", "png"], default="svg")
     options = parser.parse_args()
 
-    results = read_results(options.results)
+    results = medians_of(options.results)
     levels = sorted({name.level for name, _ in results}, key=LEVELS.index)
     if not levels:
         sys.exit("lowatt: nothing to draw: no name is like softmax/fp32/avx2/prefill/512/64")

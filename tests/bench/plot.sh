@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Usage: plot.sh ROOT WORK
 # bench/plot.py draws sample.json into WORK: medians, all figures, and a sentence for what it cannot
-# draw.
+# draw. bench/table.py prints it.
 set -euo pipefail
 root=$1 work=$2
 sample=$root/tests/bench/sample.json
@@ -38,11 +38,11 @@ sed 's/1\.25/3.25/' "$sample" >"$work/slower.json"
 expect "medians of repetitions and of files" \
   "softmax/fp32 4.2 46.0, inhibitor/int8 1.375 60.0, no reference, no packing" \
   "$(cd "$root/bench" && PYTHONDONTWRITEBYTECODE=1 "$python" - "$sample" "$work/slower.json" <<'END'
-import sys, plot
-results = plot.read_results(sys.argv[1:])
+import sys, results as read
+results = read.medians_of(sys.argv[1:])
 for kernel in ["softmax/fp32", "inhibitor/int8"]:
-    name = plot.Name(kernel, "avx512icl", "prefill", 128, 64)
-    print(kernel, *(round(results[name, counter], 3) for counter in plot.COUNTERS), end=", ")
+    name = read.Name(kernel, "avx512icl", "prefill", 128, 64)
+    print(kernel, *(round(results[name, counter], 3) for counter in read.COUNTERS), end=", ")
 print("a reference" if any(name.level == "reference" for name, _ in results) else "no reference",
       "packing" if any(name.phase == "pack" for name, _ in results) else "no packing", sep=", ")
 END
@@ -59,6 +59,17 @@ expect "groups of bars" "softmax/fp32 inhibitor/int8" \
 expect "another level" "$work/avx2/prefill-d64.png" \
   "$(plot "$sample" --out "$work/avx2" --level avx2 --format png)"
 expect "PNG" "PNG" "$(head -c 4 "$work/avx2/prefill-d64.png")"
+
+table() { PYTHONDONTWRITEBYTECODE=1 "$python" "$root/bench/table.py" "$@" 2>&1; }
+expect "table: best of repetitions, softmax first" \
+  "| softmax/fp32/avx512icl | 4.00 (1.00x) | 3.70 (1.00x) | 12.00 (1.00x) |
+| softmax/fp32/avx2 | 6.00 (0.67x) | - | - |
+| eigen/fp32/avx512icl | 5.10 (0.78x) | - | - |
+| inhibitor/int8/avx512icl | 1.00 (4.00x) | 1.15 (3.22x) | 2.60 (4.62x) |" "$(table "$sample")"
+expect "table: another baseline" "| softmax/fp32/avx2 | 6.00 (1.00x) | - | - |" \
+  "$(table "$sample" --baseline softmax/fp32/avx2)"
+expect "table: no such baseline" "lowatt: latte/int8/amx is not among the results" \
+  "$(table "$sample" --baseline latte/int8/amx)"
 
 # refuse WHAT SENTENCE ARGUMENTS...
 refuse() {
