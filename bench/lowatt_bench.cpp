@@ -261,6 +261,19 @@ void add_all() {
         [](Index d) {
           return std::vector<Bound>{{Work::minimum_dot, 2 * as_double(d)}};
         }});
+  // Queries and keys as thermometer codes.
+  for (const int planes : {1, 2, 4, 8})
+    add(Subject<lowatt::Inhibitor>{
+        "inhibitor-planes" + std::to_string(planes) + "/int8",
+        [planes](const Inputs& in) {
+          lowatt::Inhibitor mechanism = dense_inhibitor(in.dim, lowatt::Precision::int8);
+          mechanism.planes = planes;
+          return mechanism;
+        },
+        [planes](Index d) {
+          return std::vector<Bound>{{Work::popcount, planes * as_double(d) / 8},
+                                    {Work::minimum_dot, as_double(d)}};
+        }});
   // Scores of all keys, inhibition of those that are left; of clustered ones not even all scores.
   add(Subject<lowatt::Inhibitor>{
       "inhibitor90/int8",

@@ -106,7 +106,7 @@ TEST(Inhibitor, ScoresOfEveryKindOfConstants) {
   const auto below = [&](Index n) {
     return static_cast<Index>(random() % static_cast<std::uint64_t>(n));
   };
-  int narrow_constants = 0;
+  int narrow_constants = 0, constants_in_32_bits = 0;
   for (int repeat = 0; repeat < 4000; ++repeat) {
     const Index dim = repeat % 3 == 0 ? 254 + below(6) : 1 + below(258);
     const double ratio = repeat % 4 == 0
@@ -121,13 +121,18 @@ TEST(Inhibitor, ScoresOfEveryKindOfConstants) {
     narrow_constants += fits ? 1 : 0;
     alignas(64) std::int32_t distances[lowatt::tile_keys];
     alignas(64) std::uint8_t narrow[lowatt::tile_keys], wide[lowatt::tile_keys];
+    alignas(64) std::uint8_t in_32_bits[lowatt::tile_keys];
     for (Index j = 0; j < lowatt::tile_keys; ++j)
       distances[j] = static_cast<std::int32_t>(j < 8    ? greatest - j
                                                : j < 16 ? j - 12
                                                : j < 24 ? -below(greatest + 1)
                                                         : below(greatest + 1));
     if (fits) lowatt::InhibitorNarrowShift<Level>{constants}(distances, narrow);
-    lowatt::inhibitor_shift_wide<Level>(distances, constants, wide);
+    lowatt::inhibitor_shift_wide<Level, std::uint64_t>(distances, constants, wide);
+    const bool fits_32_bits = lowatt::inhibitor_shift_fits_32_bits(constants, greatest);
+    constants_in_32_bits += fits_32_bits && !fits ? 1 : 0;
+    if (fits_32_bits)
+      lowatt::inhibitor_shift_wide<Level, std::uint32_t>(distances, constants, in_32_bits);
     const std::int64_t closing = lowatt::inhibitor_closing_distance(constants, 100);
     for (Index j = 0; j < lowatt::tile_keys; ++j) {
       const std::int64_t distance = distances[j] > 0 ? distances[j] : 0;
@@ -137,10 +142,14 @@ TEST(Inhibitor, ScoresOfEveryKindOfConstants) {
         ASSERT_EQ(std::min<int>(narrow[j], lowatt::inhibitor_out_of_reach), limited) << repeat;
       }
       ASSERT_EQ(wide[j], limited) << repeat;
+      if (fits_32_bits) {
+        ASSERT_EQ(in_32_bits[j], limited) << repeat;
+      }
       ASSERT_EQ(score >= 100, distance >= closing) << repeat;
     }
   }
   EXPECT_GT(narrow_constants, 1000);
+  EXPECT_GT(constants_in_32_bits, 500);
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// The Inhibitor at every integer width against its reference, bit for bit.
+// The Inhibitor at every integer width and over thermometer codes against its reference, bit for
+// bit.
 #include "support/inhibitor_check.hpp"
 
 namespace {
@@ -10,19 +11,27 @@ using test::Case;
 using test::Inputs;
 using test::meeting_scale;
 
-class InhibitorWidths : public testing::TestWithParam<Precision> {
+struct Width {
+  Precision precision;
+  int planes = 0;  // of thermometer codes
+};
+
+class InhibitorWidths : public testing::TestWithParam<Width> {
  protected:
-  static void expect_exact(Inhibitor mechanism, const Case& c) {
-    mechanism.precision = GetParam();
-    test::expect_exact_inhibitor(mechanism, c);
+  static Inhibitor at_width(Inhibitor mechanism) {
+    mechanism.precision = GetParam().precision;
+    mechanism.planes = GetParam().planes;
+    return mechanism;
   }
-  static void expect_exact(Inhibitor mechanism, const Case& c, Inputs& inputs) {
-    mechanism.precision = GetParam();
-    test::expect_exact_inhibitor(mechanism, c, inputs);
+  static void expect_exact(const Inhibitor& mechanism, const Case& c) {
+    test::expect_exact_inhibitor(at_width(mechanism), c);
+  }
+  static void expect_exact(const Inhibitor& mechanism, const Case& c, Inputs& inputs) {
+    test::expect_exact_inhibitor(at_width(mechanism), c, inputs);
   }
   // 16 bits have a kernel of their own, and so sweeps of their own.
   static unsigned seed(unsigned number) {
-    return (GetParam() == Precision::int16 ? 50u : 10u) + number;
+    return (GetParam().precision == Precision::int16 ? 50u : 10u) + number;
   }
 };
 
@@ -54,12 +63,11 @@ TEST_P(InhibitorWidths, Masks) {
       for (const bool center : {false, true})
         for (const double scale : {0.02, 0.1})
           if (center || scale < 0.1)
-            test::expect_exact_inhibitor_masks(Inhibitor{.scale = scale,
+            test::expect_exact_inhibitor_masks(at_width({.scale = scale,
                                                          .alpha = -0.1,
                                                          .is_signed = is_signed,
                                                          .center = center,
-                                                         .normalize = true,
-                                                         .precision = GetParam()},
+                                                         .normalize = true}),
                                                spoil_values);
 }
 
@@ -80,7 +88,13 @@ TEST_P(InhibitorWidths, NonFiniteInputs) {
 }
 
 INSTANTIATE_TEST_SUITE_P(, InhibitorWidths,
-                         testing::Values(Precision::int8, Precision::int4, Precision::int16),
-                         [](const auto& one) { return lowatt::precision_name(one.param); });
+                         testing::Values(Width{Precision::int8}, Width{Precision::int4},
+                                         Width{Precision::int16}, Width{Precision::int8, 1},
+                                         Width{Precision::int8, 4}, Width{Precision::int8, 15}),
+                         [](const auto& one) {
+                           const int planes = one.param.planes;
+                           return planes > 0 ? "planes" + std::to_string(planes)
+                                             : lowatt::precision_name(one.param.precision);
+                         });
 
 }  // namespace

@@ -36,6 +36,11 @@ struct InhibitorInt4Example {
     return {.scale = 0.01, .alpha = 0.05, .precision = lowatt::Precision::int4};
   }
 };
+struct InhibitorPlanesExample {
+  using Mechanism = lowatt::Inhibitor;
+  static constexpr bool exact = true;
+  static Mechanism make() { return {.scale = 0.01, .alpha = 0.05, .planes = 5}; }
+};
 struct InhibitorFp32Example {
   using Mechanism = lowatt::Inhibitor;
   static constexpr bool exact = false;
@@ -72,7 +77,7 @@ using Examples =
     testing::Types<SoftmaxExample<lowatt::Precision::fp32>, SoftmaxExample<lowatt::Precision::bf16>,
                    SoftmaxExample<lowatt::Precision::f16>, SoftmaxExample<lowatt::Precision::int8>,
                    InhibitorExample, InhibitorInt16Example, InhibitorInt4Example,
-                   InhibitorFp32Example, LatteExample, BitformerSignExample,
+                   InhibitorPlanesExample, InhibitorFp32Example, LatteExample, BitformerSignExample,
                    BitformerThermometerExample>;
 
 }  // namespace test

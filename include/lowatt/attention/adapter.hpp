@@ -65,6 +65,13 @@ inline Status check_scale(const Setting& scale) noexcept {
   return {};
 }
 
+inline Status check_clip(const Setting& clip) noexcept {
+  if (clip.given && !(clip.value >= 0 && clip.value <= __FLT_MAX__))
+    return failure(StatusCode::invalid_argument,
+                   "clip is %g; it must be not negative and finite in float32", clip.value);
+  return {};
+}
+
 // The 8-bit scale of one head.
 inline SymmetricScale head_scale(const Array<float>& absmax, Index entry) noexcept {
   return symmetric_scale(absmax[entry], int8_limit);

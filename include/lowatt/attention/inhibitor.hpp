@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../core/rows.hpp"
+#include "../inhibitor/calibrate.hpp"
 #include "../inhibitor/kernel.hpp"
 #include "../inhibitor/kernel_fp32.hpp"
 #include "../inhibitor/kernel_int16.hpp"
@@ -21,6 +22,7 @@ struct Adapter<Inhibitor> {
                      mechanism.alpha);
     if (!__builtin_isfinite(mechanism.beta))
       return failure(StatusCode::invalid_argument, "beta is %g; it must be finite", mechanism.beta);
+    if (Status status = check_planes(mechanism); !status.ok()) return status;
     switch (mechanism.precision) {
       case Precision::fp32:
         return {};
@@ -42,11 +44,17 @@ struct Adapter<Inhibitor> {
   static Status calibrate(const Inhibitor& mechanism, View<const float> q, View<const float> k,
                           View<const float> v, bool, Calibration& calibration) noexcept {
     if (is_fp32(mechanism)) return {};
-    calibration.query_absmax = absmax_per_head(q);
-    calibration.key_absmax = absmax_per_head(k);
     calibration.value_absmax = absmax_per_head(v);
-    if (calibration.query_absmax.empty() || calibration.key_absmax.empty() ||
-        calibration.value_absmax.empty())
+    bool is_whole = !calibration.value_absmax.empty();
+    if (mechanism.planes > 0) {
+      calibration.clip = inhibitor_clips(mechanism, q, k);
+      is_whole = is_whole && !calibration.clip.empty();
+    } else {
+      calibration.query_absmax = absmax_per_head(q);
+      calibration.key_absmax = absmax_per_head(k);
+      is_whole = is_whole && !calibration.query_absmax.empty() && !calibration.key_absmax.empty();
+    }
+    if (!is_whole)
       return failure(StatusCode::out_of_memory, "no memory for a calibration of %td heads",
                      q.heads);
     return {};
@@ -56,6 +64,12 @@ struct Adapter<Inhibitor> {
                       const CacheShape& shape) noexcept {
     if (is_fp32(mechanism)) return {};
     const Index entries = shape.batch * shape.kv_heads;
+    if (Status status = detail::check_absmax("value_absmax", calibration.value_absmax, entries);
+        !status.ok())
+      return status;
+    if (mechanism.planes > 0)
+      return mechanism.clip.given ? Status{}
+                                  : detail::check_absmax("clip", calibration.clip, entries);
     if (calibration.query_absmax.empty() || calibration.query_absmax.size() % entries != 0)
       return failure(StatusCode::invalid_argument,
                      "calibration.query_absmax has %td entries; a multiple of batch * kv_heads = "
@@ -65,15 +79,12 @@ struct Adapter<Inhibitor> {
                                              calibration.query_absmax.size());
         !status.ok())
       return status;
-    if (Status status = detail::check_absmax("key_absmax", calibration.key_absmax, entries);
-        !status.ok())
-      return status;
-    return detail::check_absmax("value_absmax", calibration.value_absmax, entries);
+    return detail::check_absmax("key_absmax", calibration.key_absmax, entries);
   }
 
   static Status check_queries(const Inhibitor& mechanism, const Calibration& calibration,
                               const CacheShape&, View<const float> q) noexcept {
-    if (is_fp32(mechanism)) return {};
+    if (is_fp32(mechanism) || mechanism.planes > 0) return {};
     return detail::check_equal("q.batch * q.heads", q.batch * q.heads,
                                "the number of entries of calibration.query_absmax",
                                calibration.query_absmax.size());
@@ -120,8 +131,13 @@ struct Adapter<Inhibitor> {
       table.inhibitor_fp32.pack(tokens);
       return;
     }
-    const float key_inverse = shared_scale(mechanism, calibration, kv_entry).inverse;
     const float value_inverse = value_scale(mechanism, calibration, kv_entry).inverse;
+    if (mechanism.planes > 0) {
+      const BitThresholds thresholds = thresholds_of(mechanism, calibration, kv_entry);
+      table.inhibitor_int8.pack({tokens, width(mechanism), 0, value_inverse, thresholds.value});
+      return;
+    }
+    const float key_inverse = shared_scale(mechanism, calibration, kv_entry).inverse;
     if (mechanism.precision == Precision::int16)
       table.inhibitor_int16.pack({tokens, key_inverse, value_inverse});
     else
@@ -139,13 +155,11 @@ struct Adapter<Inhibitor> {
                           mechanism.center, mechanism.normalize});
       return;
     }
-    const SymmetricScale shared = shared_scale(mechanism, calibration, head.kv_entry());
     const SymmetricScale value = value_scale(mechanism, calibration, head.kv_entry());
+    InhibitorArguments arguments{};
+    arguments.block = block;
+    arguments.width = width(mechanism);
     const auto run = [&](const auto& kernel, const InhibitorConstants& constants) {
-      InhibitorArguments arguments{};
-      arguments.block = block;
-      arguments.width = width(mechanism);
-      arguments.query_inverse = shared.inverse;
       arguments.constants = constants;
       arguments.is_signed = mechanism.is_signed;
       arguments.center = mechanism.center;
@@ -154,6 +168,16 @@ struct Adapter<Inhibitor> {
       arguments.beta = mechanism.beta;
       detail::run_phases(kernel, arguments);
     };
+    if (mechanism.planes > 0) {
+      const BitThresholds thresholds = thresholds_of(mechanism, calibration, head.kv_entry());
+      const float step =
+          thermometer_step(mechanism.planes, clip_of(mechanism, calibration, head.kv_entry()));
+      arguments.thresholds = thresholds.value;
+      run(table.inhibitor_int8, inhibitor_constants(scale, step, value.scale, mechanism.alpha));
+      return;
+    }
+    const SymmetricScale shared = shared_scale(mechanism, calibration, head.kv_entry());
+    arguments.query_inverse = shared.inverse;
     if (mechanism.precision == Precision::int16)
       run(table.inhibitor_int16,
           inhibitor_constants_int16(scale, shared.scale, value.scale, mechanism.alpha));
@@ -169,7 +193,32 @@ struct Adapter<Inhibitor> {
   }
   // Of the kernels for 8 and 4 bits.
   static InhibitorWidth width(const Inhibitor& mechanism) noexcept {
-    return {mechanism.precision == Precision::int4};
+    return {mechanism.precision == Precision::int4, mechanism.planes};
+  }
+  static Status check_planes(const Inhibitor& mechanism) noexcept {
+    if (mechanism.planes < 0 || mechanism.planes > max_planes)
+      return failure(StatusCode::invalid_argument, "planes is %d; it must be from 0 to %d",
+                     mechanism.planes, max_planes);
+    if (Status status = detail::check_clip(mechanism.clip); !status.ok()) return status;
+    if (mechanism.planes == 0 && mechanism.clip.given)
+      return failure(StatusCode::invalid_argument,
+                     "clip is %g but planes is 0; only thermometer codes have a clip",
+                     mechanism.clip.value);
+    if (mechanism.planes > 0 && mechanism.precision != Precision::int8)
+      return failure(StatusCode::unsupported,
+                     "precision is %s; with planes = %d it must be int8, that of values",
+                     precision_name(mechanism.precision), mechanism.planes);
+    return {};
+  }
+  static float clip_of(const Inhibitor& mechanism, const Calibration& calibration,
+                       Index kv_entry) noexcept {
+    return mechanism.clip.given ? static_cast<float>(mechanism.clip.value)
+                                : calibration.clip[kv_entry];
+  }
+  static BitThresholds thresholds_of(const Inhibitor& mechanism, const Calibration& calibration,
+                                     Index kv_entry) noexcept {
+    return bit_thresholds(BitEncoding::thermometer, mechanism.planes,
+                          clip_of(mechanism, calibration, kv_entry));
   }
   static Status check_most(const char* name, Index given, Index most) noexcept {
     if (given <= most) return {};

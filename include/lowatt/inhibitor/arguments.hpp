@@ -8,8 +8,9 @@ namespace lowatt {
 
 struct InhibitorArguments {
   BlockArguments block;
-  InhibitorWidth width;     // 8 or 4 bits; 16 have a kernel of their own
-  float query_inverse = 0;  // 1/s of keys and queries
+  InhibitorWidth width;               // 8 bits, 4 bits or codes; 16 bits have a kernel of their own
+  float query_inverse = 0;            // 1/s of keys and queries
+  const float* thresholds = nullptr;  // of thermometer codes, one per plane
   InhibitorConstants constants;
   bool is_signed = true, center = false, normalize = false;
   double value_scale = 0, beta = 1;

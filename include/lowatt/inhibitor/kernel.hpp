@@ -1,15 +1,17 @@
-// The Inhibitor at 8 and at 4 bits (arXiv 2310.02041, signed form of the paper's section on signed
-// values).
+// The Inhibitor at 8 bits, at 4 bits, and over thermometer codes (arXiv 2310.02041, signed form of
+// the paper's section on signed values).
 //
 //   H_ik = sum_j sign(v_jk) * max(|v_jk| - z'_ij, 0),   z' = shifted, rescaled  sum_k |q_ik - k_jk|
 //
 // Lives on   vpminub + vpdpbusd (scores) and vpsubusb + vpdpbusd (inhibition): two instructions for
 //            4 dims of 16 pairs each, bound by the byte unit's one per cycle at 512 bits. Below
 //            avx512icl the dot product is maddubs and a 16-bit sum, at sse2 two pmullw.
+//            Distances of codes are counted bits that differ (simd/bit_tile.hpp).
 // Layout     pack.hpp; the same for prefill and decode and at every level. A tile of 4 bits is
 //            unpacked once per block of queries, and then one of 8.
-// Overflow   a distance is at most 254 * head_dim; where 254 * head_dim + R exceeds 65535, or the
-//            shift F is below 17, scores are taken in 64 bits instead of 16. H gains at most 127
+// Overflow   a distance is at most 254 * head_dim, of codes planes * head_dim; where that and R
+//            exceed 65535, or the shift F is below 17, scores are taken in 32 bits instead of 16,
+//            and in 64 where its product with M needs them. H gains at most 127
 //            per key: 32 bits hold 16.9 million keys. More are refused, as are head_dims whose
 //            sums and R would leave 32 bits.
 // Tails      head_dim and value_dim are padded with zeros when packed; hidden and absent keys get
@@ -47,7 +49,8 @@ struct InhibitorWorkspace {
 
   LOWATT_ALWAYS_INLINE InhibitorWorkspace(std::byte* base, Index head_dim, Index value_dim,
                                           InhibitorWidth width) noexcept
-      : query_stride(round_up(head_dim, inhibitor_box_step)),
+      : query_stride(width.planes > 0 ? bit_row_bytes(width.planes, head_dim) * bit_row_copies
+                                      : round_up(head_dim, inhibitor_box_step)),
         value_stride(round_up(value_dim, value_block)) {
     WorkspaceCutter cutter{base};
     const Index rows = inhibitor_query_block;
@@ -70,26 +73,57 @@ struct InhibitorWorkspace {
                            arguments.block.value_dim, arguments.width) {}
 };
 
+// Quantises one query and returns the sum of its bytes.
+template <class L>
+std::int32_t inhibitor_prepare_query(const InhibitorArguments& arguments, const float* row,
+                                     Index stride, std::uint8_t* query) noexcept {
+  using Op = Ops<L>;
+  const Index head_dim = arguments.block.head_dim;
+  quantize_row<L>(row, head_dim, arguments.query_inverse, reinterpret_cast<std::int8_t*>(query),
+                  arguments.width.limit());
+  for (Index c = 0; c < head_dim; c += Op::bytes)
+    Op::store(query + c, Op::add_u8(Op::load(query + c), Op::fill_u8(arguments.width.bias())));
+  for (Index c = head_dim; c < stride; ++c) query[c] = 0;
+  auto sum = Op::zero();
+  for (Index c = 0; c < stride; c += Op::bytes)
+    sum = Op::dot4_narrow(sum, Op::load(query + c), Op::fill_u8(1));
+  return Op::reduce_add_i32(sum);
+}
+
 // Encodes the block's queries and clears its accumulators.
 template <class L>
 void inhibitor_prepare(const InhibitorArguments& arguments) noexcept {
-  using Op = Ops<L>;
   const BlockArguments& block = arguments.block;
   const InhibitorWorkspace workspace(arguments);
   for (Index r = 0; r < block.rows; ++r) {
+    const float* row = block.query + r * block.query_stride;
     std::uint8_t* query = workspace.query + r * workspace.query_stride;
-    quantize_row<L>(block.query + r * block.query_stride, block.head_dim, arguments.query_inverse,
-                    reinterpret_cast<std::int8_t*>(query), arguments.width.limit());
-    for (Index c = 0; c < block.head_dim; c += Op::bytes)
-      Op::store(query + c, Op::add_u8(Op::load(query + c), Op::fill_u8(arguments.width.bias())));
-    for (Index c = block.head_dim; c < workspace.query_stride; ++c) query[c] = 0;
-    auto sum = Op::zero();
-    for (Index c = 0; c < workspace.query_stride; c += Op::bytes)
-      sum = Op::dot4_narrow(sum, Op::load(query + c), Op::fill_u8(1));
-    workspace.query_sum[r] = Op::reduce_add_i32(sum);
+    workspace.query_sum[r] = 0;
+    if (arguments.width.planes > 0)
+      encode_bit_row<L>(row, block.head_dim, arguments.width.planes, arguments.thresholds, query);
+    else
+      workspace.query_sum[r] =
+          inhibitor_prepare_query<L>(arguments, row, workspace.query_stride, query);
     workspace.distance_sum[r] = 0;
   }
   for (Index i = 0; i < block.rows * workspace.value_stride; ++i) workspace.inhibited[i] = 0;
+}
+
+// Hamming distances of all rows' codes with the tile's keys, and what base[r] adds to them.
+template <class L, class Count>
+void inhibitor_bit_distances(const InhibitorArguments& arguments,
+                             const InhibitorWorkspace& workspace, const std::int32_t* base,
+                             const std::byte* keys) noexcept {
+  const Index steps = bit_row_bytes(arguments.width.planes, arguments.block.head_dim);
+  alignas(64) Count counts[4 * tile_keys];
+  for_rows(arguments.block.rows, [&]<int Rows>(Index first) noexcept {
+    bit_distances<L, Rows>(workspace.query + first * workspace.query_stride, keys, steps, counts);
+    for (int i = 0; i < Rows; ++i) {
+      std::int32_t* distances = workspace.distances + (first + i) * tile_keys;
+      for (Index j = 0; j < tile_keys; ++j)
+        distances[j] = base[first + i] + static_cast<std::int32_t>(counts[i * tile_keys + j]);
+    }
+  });
 }
 
 // workspace.distances[r] = distances of the tile's keys, for each of `rows`. base[r] is the sum of
@@ -99,7 +133,18 @@ void inhibitor_find_distances(const InhibitorArguments& arguments,
                               const InhibitorWorkspace& workspace, const std::int32_t* base,
                               const InhibitorTile& tile, const InhibitorTileLayout& layout,
                               const TileRows& rows) noexcept {
-  const Index padded_dim = round_up(arguments.block.head_dim, key_group);
+  const Index head_dim = arguments.block.head_dim, padded_dim = round_up(head_dim, key_group);
+  if (arguments.width.planes > 0) {
+    const auto* bits = reinterpret_cast<const std::byte*>(tile.keys);
+    switch (bit_distance_bytes(arguments.width.planes, head_dim)) {
+      case 1:
+        return inhibitor_bit_distances<L, std::uint8_t>(arguments, workspace, base, bits);
+      case 2:
+        return inhibitor_bit_distances<L, std::uint16_t>(arguments, workspace, base, bits);
+      default:
+        return inhibitor_bit_distances<L, std::uint32_t>(arguments, workspace, base, bits);
+    }
+  }
   if (arguments.width.is_half && rows.count == 1) {
     const Index r = rows.row[0];
     inhibitor_half_distances<L>(workspace.query + r * workspace.query_stride, base + r,
@@ -236,8 +281,9 @@ void inhibitor_accumulate(const InhibitorArguments& arguments) noexcept {
   const InhibitorWorkspace workspace(arguments);
   const InhibitorTileLayout layout(block.head_dim, block.value_dim, arguments.width);
   const InhibitorConstants& constants = arguments.constants;
-  const bool narrow =
-      InhibitorNarrowShift<L>::fits(constants, 2 * arguments.width.limit() * block.head_dim);
+  const Index greatest = arguments.width.greatest_distance(block.head_dim);
+  const bool narrow = InhibitorNarrowShift<L>::fits(constants, greatest);
+  const bool in_32_bits = inhibitor_shift_fits_32_bits(constants, greatest);
   const InhibitorNarrowShift<L> shift_narrow(constants);
 
   std::int32_t centre[inhibitor_query_block] = {}, base[inhibitor_query_block];
@@ -250,7 +296,8 @@ void inhibitor_accumulate(const InhibitorArguments& arguments) noexcept {
     }
 
   TileRows rows(block);
-  InhibitorTileSkipper<L> skipper{block.tile_end - block.tile_begin < 8 ? block.tile_end : 0};
+  const bool has_box = layout.box_dims > 0 && block.tile_end - block.tile_begin >= 8;
+  InhibitorTileSkipper<L> skipper{has_box ? 0 : block.tile_end};
   for (Index t = block.tile_begin; t < block.tile_end; ++t) {
     if (!rows.see(t)) continue;
     InhibitorTile tile(block.tiles.tile(t), layout);
@@ -269,8 +316,10 @@ void inhibitor_accumulate(const InhibitorArguments& arguments) noexcept {
       std::uint8_t* shifted = workspace.shifted + r * tile_keys;
       if (narrow)
         shift_narrow(distances, shifted);
+      else if (in_32_bits)
+        inhibitor_shift_wide<L, std::uint32_t>(distances, constants, shifted);
       else
-        inhibitor_shift_wide<L>(distances, constants, shifted);
+        inhibitor_shift_wide<L, std::uint64_t>(distances, constants, shifted);
       hide(shifted, rows.word(r), std::uint8_t{inhibitor_out_of_reach});
       open_groups[open_count] = inhibitor_open_groups<L>(shifted, tile.greatest);
       open_rows[open_count] = r;

@@ -1,4 +1,5 @@
-// How the Inhibitor's keys and values lie in memory at 8 and at 4 bits. Per tile of 64 keys:
+// How the Inhibitor's keys and values lie in memory at 8 bits, at 4 bits, and with keys as
+// thermometer codes. Per tile of 64 keys:
 //
 // clang-format off
 //   keys      [head_dim/4][64 keys][4 dims] u8             k8 + 128            (simd/byte_tile.hpp)
@@ -13,6 +14,10 @@
 //   keys      [head_dim/8][64 keys][4 bytes]               low half: dims 0-3 of the 8, high half: 4-7
 //   values    [value_dim/16][8 key groups][16 dims][4 keys]  low half: key groups 0-7 of the tile,
 //                                                          high half: 8-15
+//
+// As thermometer codes keys have no sums and no box, and values are those of 8 bits:
+//
+//   keys      [plane][head_dim/8][64 keys] u8                                 (simd/bit_tile.hpp)
 // clang-format on
 //
 // Keys are unsigned so that |q - k| = q + k - 2 min(q, k) needs one unsigned minimum and one dot
@@ -22,15 +27,17 @@
 #pragma once
 
 #include "../quant/scale.hpp"
+#include "../simd/bit_tile.hpp"
 #include "../simd/byte_tile.hpp"
 
 namespace lowatt {
 
 inline constexpr Index inhibitor_box_step = 64;  // dims that a row of the box is padded to
 
-// What the two widths differ in.
+// What the encodings differ in.
 struct InhibitorWidth {
   bool is_half = false;  // two steps a byte
+  int planes = 0;        // from 1 on: keys are thermometer codes of so many bit planes
 
   LOWATT_ALWAYS_INLINE int limit() const noexcept { return is_half ? int4_limit : int8_limit; }
   LOWATT_ALWAYS_INLINE int bias() const noexcept { return limit() + 1; }
@@ -41,21 +48,28 @@ struct InhibitorWidth {
   LOWATT_ALWAYS_INLINE Index stored(Index bytes) const noexcept {
     return is_half ? bytes / 2 : bytes;
   }
+  LOWATT_ALWAYS_INLINE Index key_bytes(Index head_dim) const noexcept {
+    return planes > 0 ? bit_tile_bytes(planes, head_dim)
+                      : stored(key_tile_bytes(round_up(head_dim, dim_step())));
+  }
+  // The largest distance that there can be.
+  LOWATT_ALWAYS_INLINE Index greatest_distance(Index head_dim) const noexcept {
+    return planes > 0 ? planes * head_dim : 2 * limit() * head_dim;
+  }
 };
 
 struct InhibitorTileLayout {
-  Index key_bytes = 0, value_bytes = 0, box_dims = 0;
+  Index key_bytes = 0, sum_bytes = 0, value_bytes = 0, box_dims = 0;
 
   LOWATT_ALWAYS_INLINE InhibitorTileLayout(Index head_dim, Index value_dim,
                                            InhibitorWidth width) noexcept
-      : key_bytes(width.stored(key_tile_bytes(round_up(head_dim, width.dim_step())))),
+      : key_bytes(width.key_bytes(head_dim)),
+        sum_bytes(width.planes > 0 ? 0 : tile_keys * Index{sizeof(std::int32_t)}),
         value_bytes(width.stored(value_tile_bytes(value_dim))),
-        box_dims(round_up(head_dim, inhibitor_box_step)) {}
+        box_dims(width.planes > 0 ? 0 : round_up(head_dim, inhibitor_box_step)) {}
 
   LOWATT_ALWAYS_INLINE Index sums_offset() const noexcept { return key_bytes; }
-  LOWATT_ALWAYS_INLINE Index greatest_offset() const noexcept {
-    return sums_offset() + tile_keys * Index{sizeof(std::int32_t)};
-  }
+  LOWATT_ALWAYS_INLINE Index greatest_offset() const noexcept { return sums_offset() + sum_bytes; }
   LOWATT_ALWAYS_INLINE Index box_offset() const noexcept { return greatest_offset() + tile_keys; }
   LOWATT_ALWAYS_INLINE Index values_offset() const noexcept { return box_offset() + 2 * box_dims; }
   LOWATT_ALWAYS_INLINE Index bytes() const noexcept { return values_offset() + value_bytes; }
@@ -91,8 +105,9 @@ struct InhibitorTile {
 struct InhibitorPackArguments {
   PackArguments tokens;
   InhibitorWidth width;
-  float key_inverse = 0;    // 1/s of keys and queries
-  float value_inverse = 0;  // 1/sv
+  float key_inverse = 0;              // 1/s of keys and queries
+  float value_inverse = 0;            // 1/sv
+  const float* thresholds = nullptr;  // of thermometer codes, one per plane
 };
 
 // Writes key `slot` of a tile whose bytes hold two dims. What head_dim lacks to a multiple of eight
@@ -203,7 +218,12 @@ void inhibitor_pack(const InhibitorPackArguments& arguments) noexcept {
   for (Index i = 0; i < tokens.count; ++i) {
     const Index slot = (tokens.first + i) % tile_keys;
     std::byte* tile = tokens.tile((tokens.first + i) / tile_keys);
-    inhibitor_pack_key<L>(tokens.key + i * tokens.key_stride, arguments, layout, slot, tile);
+    const float* key = tokens.key + i * tokens.key_stride;
+    if (arguments.width.planes > 0)
+      pack_bits<L>(key, nullptr, tokens.head_dim, arguments.width.planes, arguments.thresholds,
+                   slot, reinterpret_cast<std::uint8_t*>(tile));
+    else
+      inhibitor_pack_key<L>(key, arguments, layout, slot, tile);
     inhibitor_pack_value<L>(tokens.value + i * tokens.value_stride, arguments, layout, slot, tile);
   }
 }

@@ -22,6 +22,13 @@ struct Inhibitor {
   bool center = false;     // subtract the row's mean score (2503.15983)
   bool normalize = false;  // divide by the number of visible keys
   Precision precision = Precision::int8;  // fp32, int16, int8 or int4
+
+  // From 1 on: queries and keys are thermometer codes of so many bit planes (quant/bit_planes.hpp),
+  // whose Hamming distance is the L1 distance of their levels; values stay int8. At most 64.
+  int planes = 0;
+  // Their thresholds spread over (-clip, clip), in units of Q and K; rounded to float32 once;
+  // finite, >= 0. Default: the largest absolute value of the KV head's keys and its queries.
+  Setting clip = {};
 };
 
 LOWATT_API_END

@@ -3,8 +3,10 @@
 
 #include "../core/arithmetic.hpp"
 #include "../core/rows.hpp"
+#include "../quant/bit_planes.hpp"
 #include "../quant/calibration.hpp"
 #include "../quant/quantized_tensor.hpp"
+#include "calibrate.hpp"
 #include "params.hpp"
 
 LOWATT_API_BEGIN
@@ -133,14 +135,41 @@ Status inhibitor_reference_real(const Inhibitor& mechanism, View<const float> q,
   return {};
 }
 
-// The integer mechanism, exactly, in 64 bits throughout: T is int8_t or int16_t; at 4 bits int8_t
-// with a limit of 7. Largest absolute values come from `given` where it has them.
+// All heads of the integer mechanism, exactly, in 64 bits throughout. queries(b, h) and keys(b, g)
+// return the steps of one head, constants(b, g) what turns their distances into scores.
+template <class T, class Queries, class Keys, class Constants, class Out>
+Status inhibitor_integer_heads(const Inhibitor& mechanism, const Queries& queries, const Keys& keys,
+                               const QuantizedTensor<T>& values, const Constants& constants,
+                               Index head_dim, bool causal, View<Out> out) noexcept {
+  const QuantizedView<T> v8 = values.view();
+  const Index group = out.heads / v8.values.heads;
+  for (Index b = 0; b < out.batch; ++b)
+    for (Index h = 0; h < out.heads; ++h) {
+      const Index g = h / group;
+      const auto sv = static_cast<double>(values.scale(b, g));
+      const InhibitorConstants of_head = constants(b, g);
+      const Status status = inhibitor_head(
+          mechanism, queries(b, h), keys(b, g), contiguous_head<std::int64_t>(v8.values, b, g),
+          head_dim, causal,
+          [&](Index count) {
+            return InhibitorIntegerSteps{of_head, count};
+          },
+          [&](std::int64_t inhibition) {
+            return static_cast<double>(inhibition) * sv * mechanism.beta;
+          },
+          out, b, h);
+      if (!status.ok()) return status;
+    }
+  return {};
+}
+
+// T is int8_t or int16_t; at 4 bits int8_t with a limit of 7. Largest absolute values come from
+// `given` where it has them.
 template <class T, class Out>
 Status inhibitor_reference_integer(const Inhibitor& mechanism, View<const float> q,
                                    View<const float> k, View<const float> v, View<Out> out,
                                    bool causal = false, const Calibration* given = nullptr,
                                    int limit = QuantizedView<T>::limit) noexcept {
-  using Integer = std::int64_t;
   const double scale = mechanism.scale.or_else(default_scale(q.dim));
   const Index group = q.heads / k.heads;
 
@@ -165,29 +194,62 @@ Status inhibitor_reference_integer(const Inhibitor& mechanism, View<const float>
   if (status.ok())
     status = v8.try_assign(v, ScalePer::head, value_absmax.data(), value_absmax.size(), limit);
   if (!status.ok()) return status;
+  const auto steps_of = [](const QuantizedTensor<T>& x) {
+    return [view = x.view().values](Index b, Index head) {
+      return contiguous_head<std::int64_t>(view, b, head);
+    };
+  };
+  return inhibitor_integer_heads(
+      mechanism, steps_of(q8), steps_of(k8), v8,
+      [&](Index b, Index g) {
+        const float s = k8.scale(b, g), sv = v8.scale(b, g);
+        return sizeof(T) == 1 ? inhibitor_constants(scale, s, sv, mechanism.alpha)
+                              : inhibitor_constants_int16(scale, s, sv, mechanism.alpha);
+      },
+      q.dim, causal, out);
+}
 
-  for (Index b = 0; b < q.batch; ++b)
-    for (Index h = 0; h < q.heads; ++h) {
-      const Index g = h / group;
-      const float s = k8.scale(b, g);
-      const float sv = v8.scale(b, g);
-      const InhibitorConstants constants =
-          sizeof(T) == 1 ? inhibitor_constants(scale, s, sv, mechanism.alpha)
-                         : inhibitor_constants_int16(scale, s, sv, mechanism.alpha);
-      status = inhibitor_head(
-          mechanism, contiguous_head<Integer>(q8.view().values, b, h),
-          contiguous_head<Integer>(k8.view().values, b, g),
-          contiguous_head<Integer>(v8.view().values, b, g), q.dim, causal,
-          [&](Index count) {
-            return InhibitorIntegerSteps{constants, count};
-          },
-          [&](Integer inhibition) {
-            return static_cast<double>(inhibition) * static_cast<double>(sv) * mechanism.beta;
-          },
-          out, b, h);
-      if (!status.ok()) return status;
-    }
-  return {};
+// One head as levels of thermometer encoding. Empty when memory runs out.
+inline Array<std::int64_t> thermometer_levels(View<const float> x, Index b, Index head,
+                                              const BitThresholds& thresholds) noexcept {
+  Array<std::int64_t> levels(x.tokens * x.dim);
+  for (Index i = 0; i < levels.size(); ++i)
+    levels[i] = thermometer_level(x.row(b, head, i / x.dim)[i % x.dim], thresholds);
+  return levels;
+}
+
+// Queries and keys as levels of thermometer encoding, values at 8 bits. A distance is the L1
+// distance of levels, which kernels find as the Hamming distance of codes. Clips and largest
+// absolute values come from `given` where it has them.
+template <class Out>
+Status inhibitor_reference_levels(const Inhibitor& mechanism, View<const float> q,
+                                  View<const float> k, View<const float> v, View<Out> out,
+                                  bool causal = false,
+                                  const Calibration* given = nullptr) noexcept {
+  const double scale = mechanism.scale.or_else(default_scale(q.dim));
+  const Index group = q.heads / k.heads;
+  const Array<float> clips =
+      given_or(given, &Calibration::clip, [&] { return inhibitor_clips(mechanism, q, k); });
+  const Array<float> value_absmax =
+      given_or(given, &Calibration::value_absmax, [&] { return absmax_per_head(v); });
+  if (clips.empty())
+    return failure(StatusCode::out_of_memory, "no memory for the Inhibitor's reference");
+  QuantizedTensor<std::int8_t> v8;
+  const Status status = v8.try_assign(v, ScalePer::head, value_absmax.data(), value_absmax.size());
+  if (!status.ok()) return status;
+  const auto clip = [&](Index b, Index g) { return clips[b * k.heads + g]; };
+  const auto levels = [&](View<const float> x, Index b, Index head, Index g) {
+    return thermometer_levels(
+        x, b, head, bit_thresholds(BitEncoding::thermometer, mechanism.planes, clip(b, g)));
+  };
+  return inhibitor_integer_heads(
+      mechanism, [&](Index b, Index h) { return levels(q, b, h, h / group); },
+      [&](Index b, Index g) { return levels(k, b, g, g); }, v8,
+      [&](Index b, Index g) {
+        return inhibitor_constants(scale, thermometer_step(mechanism.planes, clip(b, g)),
+                                   v8.scale(b, g), mechanism.alpha);
+      },
+      q.dim, causal, out);
 }
 
 // At the mechanism's own precision; out is float or double. Shapes must agree.
@@ -195,6 +257,8 @@ template <class Out>
 Status inhibitor_reference(const Inhibitor& mechanism, View<const float> q, View<const float> k,
                            View<const float> v, View<Out> out, bool causal = false,
                            const Calibration* given = nullptr) noexcept {
+  if (mechanism.planes > 0)
+    return inhibitor_reference_levels(mechanism, q, k, v, out, causal, given);
   if (mechanism.precision == Precision::fp32)
     return inhibitor_reference_real(mechanism, q, k, v, out, causal);
   if (mechanism.precision == Precision::int16)

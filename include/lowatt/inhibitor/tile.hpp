@@ -186,29 +186,35 @@ struct InhibitorNarrowShift {
   }
 };
 
-// The same for any distance and shift.
-template <class L>
+// The same for any distance and shift, in integers that hold the scaled distances.
+template <class L, class Unsigned>
 void inhibitor_shift_wide(const std::int32_t* __restrict distances,
                           const InhibitorConstants& constants,
                           std::uint8_t* __restrict shifted) noexcept {
-  const auto multiplier = static_cast<std::uint64_t>(constants.multiplier);
-  const auto rounding = static_cast<std::uint64_t>(constants.rounding);
+  const auto multiplier = static_cast<Unsigned>(constants.multiplier);
+  const auto rounding = static_cast<Unsigned>(constants.rounding);
   const int shift = constants.shift;
   const auto alpha = static_cast<std::int32_t>(constants.alpha);
   // clamp(z - alpha, 0, 127) = clamp(z, lowest, highest) - alpha, where no difference can wrap. The
   // spec's cap of z at 65535 lies above highest, since alpha is at most 65280.
-  const auto lowest = static_cast<std::uint64_t>(alpha > 0 ? alpha : 0);
-  const auto highest = static_cast<std::uint64_t>(
-      alpha > -inhibitor_out_of_reach ? alpha + inhibitor_out_of_reach : 0);
+  const auto lowest = static_cast<Unsigned>(alpha > 0 ? alpha : 0);
+  const auto highest =
+      static_cast<Unsigned>(alpha > -inhibitor_out_of_reach ? alpha + inhibitor_out_of_reach : 0);
   for (Index j = 0; j < tile_keys; ++j) {
-    const auto distance = static_cast<std::uint64_t>(distances[j] > 0 ? distances[j] : 0);
-    std::uint64_t z = ((distance + rounding) * multiplier) >> shift;
+    const auto distance = static_cast<Unsigned>(distances[j] > 0 ? distances[j] : 0);
+    Unsigned z = ((distance + rounding) * multiplier) >> shift;
     z = z < highest ? z : highest;
     z = z > lowest ? z : lowest;
     std::int32_t difference = static_cast<std::int32_t>(z) - alpha;
     difference = difference < inhibitor_out_of_reach ? difference : inhibitor_out_of_reach;
     shifted[j] = static_cast<std::uint8_t>(difference);
   }
+}
+
+// Whether 32 bits hold (distance + R) * M for distances up to `greatest`.
+LOWATT_ALWAYS_INLINE bool inhibitor_shift_fits_32_bits(const InhibitorConstants& constants,
+                                                       Index greatest) noexcept {
+  return (greatest + static_cast<Index>(constants.rounding)) * constants.multiplier <= 0xffffffff;
 }
 
 // Bit g of the result: whether a key among 4g .. 4g + 3 adds anything to the row.

@@ -30,6 +30,11 @@ LOWATT_ALWAYS_INLINE constexpr float thermometer_threshold(int t, int planes, fl
   return clip * (static_cast<float>(2 * (t + 1) - (planes + 1)) / static_cast<float>(planes + 1));
 }
 
+// Distance between neighbouring thresholds: what one level of thermometer encoding stands for.
+LOWATT_ALWAYS_INLINE constexpr float thermometer_step(int planes, float clip) noexcept {
+  return clip * (2.0f / static_cast<float>(planes + 1));
+}
+
 LOWATT_ALWAYS_INLINE constexpr BitEncoding resolve(BitEncoding encoding, int planes) noexcept {
   if (encoding != BitEncoding::automatic) return encoding;
   return planes == 1 ? BitEncoding::sign : BitEncoding::thermometer;
@@ -48,6 +53,13 @@ LOWATT_ALWAYS_INLINE constexpr BitThresholds bit_thresholds(BitEncoding encoding
   if (resolve(encoding, planes) == BitEncoding::sign) return thresholds;
   for (int t = 0; t < planes; ++t) thresholds.value[t] = thermometer_threshold(t, planes, clip);
   return thresholds;
+}
+
+// The level of x: how many thresholds it reaches.
+LOWATT_ALWAYS_INLINE int thermometer_level(float x, const BitThresholds& thresholds) noexcept {
+  int level = 0;
+  for (int t = 0; t < thresholds.planes; ++t) level += x >= thresholds.value[t] ? 1 : 0;
+  return level;
 }
 
 // Bits of up to eight channels, the first in bit 0.
