@@ -39,7 +39,7 @@ LOWATT_ALWAYS_INLINE constexpr T relu(T a) noexcept {
 }
 template <BuiltIn T>
 LOWATT_ALWAYS_INLINE constexpr T max(T a, T b) noexcept {
-  return b < a || a != a ? a : b;
+  return b < a || a != a ? a : b;  // NOLINT(misc-redundant-expression): true of NaN
 }
 template <BuiltIn T, class F>
 LOWATT_ALWAYS_INLINE constexpr T lookup(T a, F f) noexcept {

@@ -16,7 +16,7 @@ LOWATT_ALWAYS_INLINE typename Ops<L>::Register quantize_lanes(const float* x, fl
                                                               float limit) noexcept {
   using Float = typename Ops<L>::Float;
   Float product = Float::load_unaligned(x) * Float(inverse);
-  product = xsimd::select(product == product, product, Float(0.0f));
+  product = xsimd::select(xsimd::isnan(product), Float(0.0f), product);
   return Ops<L>::round_i32(xsimd::min(xsimd::max(product, Float(-limit)), Float(limit)));
 }
 
