@@ -198,6 +198,7 @@ std::string json_report(const CallOptions& options, const Tensors& tensors,
   for (const lowatt::LatteReport& head : calibrated.reports) {
     report["kept"].push_back(head.kept);
     report["visible"].push_back(head.visible);
+    report["unfiltered_norm"].push_back(std::sqrt(head.unfiltered));
   }
   const lowatt::LatteReport sum = sum_of(calibrated.reports);
   nlohmann::ordered_json all{{"kept", sum.kept}, {"visible", sum.visible}};

@@ -142,9 +142,9 @@ TEST_F(CalibrationCli, ReportsExactlyTheKeysThatApply) {
       {{"--mechanism", "inhibitor"}, {"query_absmax", "key_absmax", "value_absmax"}},
       {{"--mechanism", "bitformer", "--planes", "2"}, {"value_absmax", "clip", "temperature"}},
       {{"--mechanism", "latte", "--filtered", "0.5"},
-       {"key_absmax", "value_absmax", "theta", "kept", "visible", "filtered", "mass_dropped",
-        "best_keys_lost", "error", "error_to_softmax", "unfiltered_error_to_softmax",
-        "all_heads"}}};
+       {"key_absmax", "value_absmax", "theta", "kept", "visible", "unfiltered_norm", "filtered",
+        "mass_dropped", "best_keys_lost", "error", "error_to_softmax",
+        "unfiltered_error_to_softmax", "all_heads"}}};
   for (const auto& [mechanism, own] : cases) {
     std::set<std::string> expected = common, keys;
     expected.insert(own.begin(), own.end());
