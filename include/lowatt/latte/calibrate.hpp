@@ -29,33 +29,49 @@ inline std::int32_t integer_dot(const std::int16_t* a, const std::int16_t* b, In
   return sum;
 }
 
-// Eight sums side by side, which may be vectorised without reordering anything.
-inline double float_dot(const double* a, const float* b, Index n) noexcept {
+// sum term(c) for c < n, as eight sums side by side, which may be vectorised without reordering
+// anything.
+template <class Term>
+double sum_of(Index n, Term term) noexcept {
   constexpr int lanes = 8;
   double sums[lanes] = {};
   Index c = 0;
   for (; c + lanes <= n; c += lanes)
-    for (int lane = 0; lane < lanes; ++lane)
-      sums[lane] += a[c + lane] * static_cast<double>(b[c + lane]);
-  for (; c < n; ++c) sums[0] += a[c] * static_cast<double>(b[c]);
+    for (int lane = 0; lane < lanes; ++lane) sums[lane] += term(c + lane);
+  for (; c < n; ++c) sums[0] += term(c);
   double sum = 0;
   for (const double lane_sum : sums) sum += lane_sum;
   return sum;
+}
+
+inline double dot(const double* a, const float* b, Index n) noexcept {
+  return sum_of(n, [&](Index c) { return a[c] * static_cast<double>(b[c]); });
+}
+inline double squared_norm(const double* x, Index n) noexcept {
+  return sum_of(n, [&](Index c) { return x[c] * x[c]; });
+}
+inline double squared_distance(const double* x, const double* y, Index n) noexcept {
+  return sum_of(n, [&](Index c) { return (x[c] - y[c]) * (x[c] - y[c]); });
 }
 
 inline void add_row(double* sums, double weight, const float* row, Index n) noexcept {
   for (Index c = 0; c < n; ++c) sums[c] += weight * static_cast<double>(row[c]);
 }
 
-inline double squared_norm(const double* x, Index n) noexcept {
-  double sum = 0;
-  for (Index c = 0; c < n; ++c) sum += x[c] * x[c];
-  return sum;
-}
-inline double squared_distance(const double* x, const double* y, Index n) noexcept {
-  double sum = 0;
-  for (Index c = 0; c < n; ++c) sum += (x[c] - y[c]) * (x[c] - y[c]);
-  return sum;
+// out = sum of weights[j] * row j over `count` rows, four at a time to spare loads and stores.
+inline void weighted_sum(const double* weights, const float* rows, Index stride, Index count,
+                         double* out, Index n) noexcept {
+  for (Index c = 0; c < n; ++c) out[c] = 0;
+  Index j = 0;
+  for (; j + 4 <= count; j += 4) {
+    const float* row = rows + j * stride;
+    for (Index c = 0; c < n; ++c)
+      out[c] += weights[j] * static_cast<double>(row[c]) +
+                weights[j + 1] * static_cast<double>(row[stride + c]) +
+                weights[j + 2] * static_cast<double>(row[2 * stride + c]) +
+                weights[j + 3] * static_cast<double>(row[3 * stride + c]);
+  }
+  for (; j < count; ++j) add_row(out, weights[j], rows + j * stride, n);
 }
 
 struct LatteGap {
@@ -152,7 +168,7 @@ class LatteMeter {
       return;
     }
 
-    weigh(gaps, visible, unit);
+    weigh(visible, unit);
     attend_softmax(query, visible, scale);
     const double rounding = detail::squared_distance(unfiltered_.data(), softmax_.data(), v_.dim);
     whole.unfiltered += detail::squared_norm(unfiltered_.data(), v_.dim);
@@ -172,10 +188,12 @@ class LatteMeter {
         add_survivor(j, unit);
       }
       write_survivors(output_.data());
+      // All keys survive at last: no rounding is left over then.
       const double now_to_unfiltered =
-          detail::squared_distance(output_.data(), unfiltered_.data(), v_.dim);
+          end == visible ? 0 : detail::squared_distance(output_.data(), unfiltered_.data(), v_.dim);
       const double now_to_softmax =
-          detail::squared_distance(output_.data(), softmax_.data(), v_.dim);
+          end == visible ? rounding
+                         : detail::squared_distance(output_.data(), softmax_.data(), v_.dim);
       entry.pairs += end - begin;
       entry.best += has_best && !had_best ? 1 : 0;
       entry.to_unfiltered += to_unfiltered - now_to_unfiltered;
@@ -242,9 +260,8 @@ class LatteMeter {
     }
   }
 
-  // Exact scores, softmax weights relative to the best, and the output with all visible keys, in
-  // the order in which survivors will be added: the last of them leaves no difference.
-  void weigh(const detail::LatteGap* gaps, Index visible, double unit) noexcept {
+  // Exact scores, softmax weights relative to the best, and the output with all visible keys.
+  void weigh(Index visible, double unit) noexcept {
     best_dot_ = INT32_MIN;
     for (Index j = 0; j < visible; ++j) {
       dots_[j] = detail::integer_dot(query_.data(), key_.data() + j * k_.dim, k_.dim);
@@ -255,9 +272,10 @@ class LatteMeter {
       weights_[j] = weight(dots_[j], best_dot_, unit);
       total_weight_ += weights_[j];
     }
-    clear_survivors();
-    for (Index i = 0; i < visible; ++i) add_survivor(gaps[i].key, unit);
-    write_survivors(unfiltered_.data());
+    detail::weighted_sum(weights_.data(), value_.data(), v_.dim, visible, unfiltered_.data(),
+                         v_.dim);
+    const double step = static_cast<double>(value_scale_.scale) / total_weight_;
+    for (double& sum : unfiltered_) sum *= step;
   }
 
   // exp(unit * (dot - best)). Units may be infinite where the difference is 0.
@@ -295,18 +313,14 @@ class LatteMeter {
     for (Index c = 0; c < k_.dim; ++c) query_values_[c] = static_cast<double>(query[c]);
     double best = -__builtin_inf();
     for (Index j = 0; j < visible; ++j) {
-      const double logit =
-          scale * detail::float_dot(query_values_.data(), k_.row(b_, g_, j), k_.dim);
+      const double logit = scale * detail::dot(query_values_.data(), k_.row(b_, g_, j), k_.dim);
       logits_[j] = logit;
       best = logit > best ? logit : best;
     }
     double total = 0;
-    for (double& sum : softmax_) sum = 0;
-    for (Index j = 0; j < visible; ++j) {
-      const double added = __builtin_exp(logits_[j] - best);
-      total += added;
-      detail::add_row(softmax_.data(), added, v_.row(b_, g_, j), v_.dim);
-    }
+    for (Index j = 0; j < visible; ++j) total += logits_[j] = __builtin_exp(logits_[j] - best);
+    detail::weighted_sum(logits_.data(), v_.row(b_, g_, 0), v_.token_stride, visible,
+                         softmax_.data(), v_.dim);
     for (double& sum : softmax_) sum /= total;
   }
 
@@ -325,7 +339,7 @@ class LatteMeter {
   std::int32_t best_dot_ = 0;
   Array<double> weights_;  // softmax of the exact scores times total_weight_
   double total_weight_ = 0;
-  Array<double> logits_;                         // of the float tensors
+  Array<double> logits_;                         // of the float tensors, then their softmax
   Array<double> unfiltered_, softmax_, output_;  // [value_dim]
   Array<double> survivors_sum_;                  // [value_dim], weights times values
   double survivors_weight_ = 0;
