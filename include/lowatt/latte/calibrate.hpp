@@ -29,29 +29,14 @@ inline std::int32_t integer_dot(const std::int16_t* a, const std::int16_t* b, In
   return sum;
 }
 
-// sum term(c) for c < n, as eight sums side by side, which may be vectorised without reordering
-// anything.
-template <class Term>
-double sum_of(Index n, Term term) noexcept {
-  constexpr int lanes = 8;
-  double sums[lanes] = {};
-  Index c = 0;
-  for (; c + lanes <= n; c += lanes)
-    for (int lane = 0; lane < lanes; ++lane) sums[lane] += term(c + lane);
-  for (; c < n; ++c) sums[0] += term(c);
-  double sum = 0;
-  for (const double lane_sum : sums) sum += lane_sum;
-  return sum;
-}
-
 inline double dot(const double* a, const float* b, Index n) noexcept {
-  return sum_of(n, [&](Index c) { return a[c] * static_cast<double>(b[c]); });
+  return sum_in_lanes(n, [&](Index c) { return a[c] * static_cast<double>(b[c]); });
 }
 inline double squared_norm(const double* x, Index n) noexcept {
-  return sum_of(n, [&](Index c) { return x[c] * x[c]; });
+  return sum_in_lanes(n, [&](Index c) { return x[c] * x[c]; });
 }
 inline double squared_distance(const double* x, const double* y, Index n) noexcept {
-  return sum_of(n, [&](Index c) { return (x[c] - y[c]) * (x[c] - y[c]); });
+  return sum_in_lanes(n, [&](Index c) { return (x[c] - y[c]) * (x[c] - y[c]); });
 }
 
 inline void add_row(double* sums, double weight, const float* row, Index n) noexcept {
