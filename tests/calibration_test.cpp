@@ -24,11 +24,9 @@ constexpr double infinity = std::numeric_limits<double>::infinity();
 // Reports of all query heads at the thetas of `calibration`.
 std::vector<LatteReport> reports(const Latte& mechanism, const Calibration& calibration,
                                  const Inputs& inputs, bool causal) {
-  std::vector<LatteReport> result(static_cast<std::size_t>(inputs.q.view().heads));
-  const Status status = lowatt::try_report(mechanism, calibration, inputs.q.view(), inputs.k.view(),
-                                           inputs.v.view(), result.data(), {.causal = causal});
-  EXPECT_TRUE(status.ok()) << status.message;
-  return result;
+  const auto result = lowatt::report(mechanism, calibration, inputs.q.view(), inputs.k.view(),
+                                     inputs.v.view(), {.causal = causal});
+  return {result.begin(), result.end()};
 }
 
 // The same, row by row from the specification, without histograms.
@@ -369,6 +367,10 @@ TEST(Calibration, Refusals) {
                "theta is not given; LATTE needs one, or one per query head, or a target that "
                "calibration chooses it for");
 
+  EXPECT_STREQ(lowatt::try_report({.theta = 1.0}, calibration, inputs.q.view(), inputs.k.view(),
+                                  inputs.v.view(), nullptr)
+                   .message,
+               "reports is null; it needs an entry per query head");
   LatteReport report[4];
   EXPECT_STREQ(lowatt::try_report({.filtered = 0.5}, calibration, inputs.q.view(), inputs.k.view(),
                                   inputs.v.view(), report)

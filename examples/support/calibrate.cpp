@@ -52,9 +52,8 @@ Calibrated calibrate(const CallOptions& options, const Tensors& tensors) {
     calibrated.seconds =
         seconds_of([&] { calibration = lowatt::calibrate(mechanism, q, k, v, library_options); });
     if constexpr (std::is_same_v<M, lowatt::Latte>) {
-      calibrated.reports.resize(static_cast<std::size_t>(q.heads));
-      lowatt::throw_if_failed(lowatt::try_report(mechanism, calibration, q, k, v,
-                                                 calibrated.reports.data(), library_options));
+      const auto reports = lowatt::report(mechanism, calibration, q, k, v, library_options);
+      calibrated.reports.assign(reports.begin(), reports.end());
     }
   });
   return calibrated;

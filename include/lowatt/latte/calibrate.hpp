@@ -10,8 +10,8 @@
 //              The smallest candidate theta from which on that is so. The largest candidate keeps
 //              every pair (but of rows whose scores are infinite), so that any target is reached.
 //
-// Rows are plain code in double. Memory: K and V of a head once more in int16 and float, some 50
-// bytes per key, 40 bytes per candidate.
+// Rows are plain code in double. Memory: as much as K and V of a head take, 36 bytes per key, 40
+// bytes per candidate.
 #pragma once
 
 #include "../core/rows.hpp"
