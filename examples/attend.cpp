@@ -7,6 +7,7 @@
 #include <iostream>
 #include <optional>
 
+#include "calibrate.hpp"
 #include "compare.hpp"
 #include "failure.hpp"
 #include "options.hpp"
@@ -20,7 +21,7 @@ double scale_of(const support::AttendOptions& options, const support::Tensors& t
 }
 
 void run(int argc, char** argv) {
-  const support::AttendOptions options = support::parse_attend_options(argc, argv);
+  support::AttendOptions options = support::parse_attend_options(argc, argv);
   if (options.help) {
     std::cout << *options.help;
     return;
@@ -31,6 +32,9 @@ void run(int argc, char** argv) {
   }
 
   const support::Tensors tensors = options.tensors();
+  if (options.calibration_path)
+    options.job.calibration =
+        support::load_calibration(*options.calibration_path, options, tensors);
   const auto job = support::make_job(options.mechanism, tensors, options.job);
   std::vector<double> seconds(static_cast<std::size_t>(options.repeat));
   for (double& one : seconds) one = job->run();
@@ -39,9 +43,10 @@ void run(int argc, char** argv) {
   if (options.compare)
     comparison = support::compare_with_softmax(tensors, job->out, scale_of(options, tensors),
                                                options.job.causal);
-  const auto make_report = options.json ? support::json_report : support::readable_report;
+  const double middle = support::median(seconds);
   const std::string report =
-      make_report(options, tensors, *job, support::median(seconds), comparison);
+      options.json ? support::json_report(options, tensors, *job, middle, comparison)
+                   : support::readable_report(options, tensors, *job, middle, comparison);
   if (options.out_path) support::write_npy(*options.out_path, job->out.shape(), job->out.data);
   std::cout << report;
 }

@@ -309,7 +309,9 @@ TEST(Latte, Refusals) {
     return std::string(status.message);
   };
   constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-  EXPECT_EQ(refusal({}), "theta is not given; LATTE needs one, or one per query head");
+  EXPECT_EQ(refusal({}),
+            "theta is not given; LATTE needs one, or one per query head, or a target that "
+            "calibration chooses it for");
   EXPECT_EQ(refusal({.theta = -1.0}), "theta[0] is -1; it must be finite and not negative");
   EXPECT_EQ(refusal({.theta = nan}), "theta[0] is nan; it must be finite and not negative");
   EXPECT_EQ(refusal({.scale = 0.0, .theta = 1.0}), "scale is 0; it must be finite and positive");

@@ -40,7 +40,9 @@ class JobOf final : public Job {
 
     lowatt::Calibration calibration;
     pack_seconds = seconds_of([&] {
-      calibration = lowatt::calibrate(mechanism, q.view(), k.view(), v.view(), options_);
+      calibration = job_options.calibration
+                        ? *job_options.calibration
+                        : lowatt::calibrate(mechanism, q.view(), k.view(), v.view(), options_);
       cache_ = lowatt::KvCache<M>(
           {.kv_heads = k.heads, .head_dim = k.dim, .value_dim = v.dim, .capacity = k.tokens},
           calibration, mechanism, options_.level);
@@ -79,20 +81,10 @@ class JobOf final : public Job {
 
 std::unique_ptr<Job> make_job(const Mechanism& mechanism, const Tensors& tensors,
                               const JobOptions& options) {
-  const auto make = [&](auto parameters) -> std::unique_ptr<Job> {
-    if (options.scale) parameters.scale = *options.scale;
-    return std::make_unique<JobOf<decltype(parameters)>>(parameters, tensors, options);
-  };
-  if (const auto* latte = std::get_if<Latte>(&mechanism)) {
-    // The cache keeps its own copy of the thresholds.
-    lowatt::Latte parameters = latte->parameters;
-    parameters.theta =
-        latte->theta.size() == 1 ? lowatt::PerHead(latte->theta[0]) : lowatt::PerHead(latte->theta);
-    return make(parameters);
-  }
-  if (const auto* inhibitor = std::get_if<lowatt::Inhibitor>(&mechanism)) return make(*inhibitor);
-  if (const auto* bitformer = std::get_if<lowatt::Bitformer>(&mechanism)) return make(*bitformer);
-  return make(std::get<lowatt::Softmax>(mechanism));
+  return with_parameters(mechanism, options.scale,
+                         [&]<class M>(const M& parameters) -> std::unique_ptr<Job> {
+                           return std::make_unique<JobOf<M>>(parameters, tensors, options);
+                         });
 }
 
 std::vector<std::string> runnable_levels() {

@@ -1,5 +1,4 @@
-// One attention computation on packed keys and values, timed. This is the only part of the programs
-// that calls the library.
+// One attention computation on packed keys and values, timed.
 #pragma once
 
 #include <memory>
@@ -15,7 +14,7 @@ namespace support {
 
 // LATTE with thresholds that it owns (lowatt::Latte refers to the caller's).
 struct Latte {
-  std::vector<double> theta;  // one for all query heads, or one for each
+  std::vector<double> theta;  // one for all query heads, one for each, or none: calibrated
   lowatt::Latte parameters;
 };
 
@@ -23,10 +22,31 @@ using Mechanism = std::variant<lowatt::Softmax, lowatt::Inhibitor, Latte, lowatt
 
 struct JobOptions {
   bool causal = false;
-  std::optional<double> scale;       // default: 1 / sqrt(head_dim)
-  std::optional<std::string> level;  // default: the best one
+  std::optional<double> scale;                     // default: 1 / sqrt(head_dim)
+  std::optional<lowatt::Calibration> calibration;  // default: made from the tensors
+  std::optional<std::string> level;                // default: the best one
   int threads = 1;
 };
+
+// f(the library's parameters).
+template <class F>
+auto with_parameters(const Mechanism& mechanism, const std::optional<double>& scale, F f) {
+  const auto call = [&](auto parameters) {
+    if (scale) parameters.scale = *scale;
+    return f(parameters);
+  };
+  if (const auto* latte = std::get_if<Latte>(&mechanism)) {
+    lowatt::Latte parameters = latte->parameters;
+    if (latte->theta.size() == 1)
+      parameters.theta = latte->theta[0];
+    else
+      parameters.theta = latte->theta;
+    return call(parameters);
+  }
+  if (const auto* inhibitor = std::get_if<lowatt::Inhibitor>(&mechanism)) return call(*inhibitor);
+  if (const auto* bitformer = std::get_if<lowatt::Bitformer>(&mechanism)) return call(*bitformer);
+  return call(std::get<lowatt::Softmax>(mechanism));
+}
 
 class Job {
  public:

@@ -1,16 +1,9 @@
 #include "npy.hpp"
 
-#include <unistd.h>
-
 #include <bit>
-#include <cerrno>
-#include <cstring>
-#include <filesystem>
-#include <fstream>
 #include <limits>
 #include <optional>
 #include <string_view>
-#include <system_error>
 
 namespace support {
 namespace {
@@ -22,14 +15,6 @@ constexpr std::size_t max_rank = 32;  // NumPy's own limit
 
 [[noreturn]] void fail(const std::string& name, const std::string& what) {
   throw InputError("'" + name + "' " + what);
-}
-
-// A piece of a header for a message: cut short, and without characters that would break the line.
-std::string quoted(std::string_view text) {
-  constexpr std::size_t longest = 40;
-  std::string result = "'";
-  for (const char c : text.substr(0, longest)) result += c >= ' ' && c <= '~' ? c : '?';
-  return result + (text.size() > longest ? "...'" : "'");
 }
 
 std::string read_exactly(std::istream& in, std::size_t size, const std::string& name) {
@@ -59,7 +44,7 @@ class HeaderParser {
     if (!descr_ || !fortran_order_ || !shape_)
       malformed("descr, fortran_order and shape are not all there");
     if (*descr_ != "<f4")
-      fail(name_, "has elements of type " + quoted(*descr_) +
+      fail(name_, "has elements of type " + in_quotes(*descr_) +
                       "; only '<f4' (float32, little-endian) is read");
     if (*fortran_order_) fail(name_, "is in Fortran order; only C order is read");
     return *shape_;
@@ -79,7 +64,7 @@ class HeaderParser {
     } else if (key == "shape" && !shape_) {
       shape_ = tuple();
     } else {
-      malformed("key " + quoted(key) + " is unknown or repeated");
+      malformed("key " + in_quotes(key) + " is unknown or repeated");
     }
   }
 
@@ -149,7 +134,7 @@ class HeaderParser {
   }
   void expect(char c) {
     if (!take(c))
-      malformed(std::string("'") + c + "' is missing at " + quoted(text_.substr(position_)));
+      malformed(std::string("'") + c + "' is missing at " + in_quotes(text_.substr(position_)));
   }
   [[noreturn]] void malformed(const std::string& what) const {
     fail(name_, "has a malformed header: " + what);
@@ -219,17 +204,8 @@ NpyArray parse_npy(std::istream& in, std::uint64_t size, const std::string& name
 }
 
 NpyArray read_npy(const std::string& path) {
-  std::error_code error;
-  const auto status = std::filesystem::status(path, error);
-  if (status.type() == std::filesystem::file_type::not_found) fail(path, "does not exist");
-  if (status.type() != std::filesystem::file_type::regular)
-    fail(path, error ? "cannot be opened: " + error.message() : "is not a regular file");
-  errno = 0;
-  std::ifstream in(path, std::ios::binary);
-  if (!in) fail(path, std::string("cannot be opened: ") + std::strerror(errno));
-  const std::uintmax_t size = std::filesystem::file_size(path, error);
-  if (error) fail(path, "cannot be opened: " + error.message());
-  return parse_npy(in, size, path);
+  InputFile file = open_file(path);
+  return parse_npy(file.in, file.size, path);
 }
 
 void write_npy(const std::string& path, const std::vector<lowatt::Index>& shape,
@@ -242,34 +218,12 @@ void write_npy(const std::string& path, const std::vector<lowatt::Index>& shape,
   // Magic, version, length, header and its newline together fill a multiple of 64 bytes.
   header.resize((header.size() + 11 + 63) / 64 * 64 - 11, ' ');
   header += '\n';
-
-  // Renaming replaces whatever bears the name: neither a device nor a link must become a file.
-  std::error_code error;
-  std::string target = path;
-  if (std::filesystem::exists(path, error)) {
-    if (!std::filesystem::is_regular_file(path, error))
-      fail(path, "cannot be written: it is not a regular file");
-    if (::access(path.c_str(), W_OK) != 0) fail(path, "cannot be written: it is read-only");
-    target = std::filesystem::canonical(path, error).string();
-    if (error) fail(path, "cannot be written: " + error.message());
-  }
-
-  const std::string temporary = target + ".tmp" + std::to_string(::getpid());
-  errno = 0;
-  std::ofstream out(temporary, std::ios::binary);
-  if (!out) fail(path, std::string("cannot be written: ") + std::strerror(errno));
-  out << magic << '\x01' << '\x00' << static_cast<char>(header.size() & 0xff)
-      << static_cast<char>(header.size() >> 8) << header;
-  out.write(reinterpret_cast<const char*>(data.data()),
-            static_cast<std::streamsize>(data.size() * sizeof(float)));
-  out.close();
-  const int write_error = errno;
-  if (out) std::filesystem::rename(temporary, target, error);
-  if (!out || error) {
-    std::error_code ignored;
-    std::filesystem::remove(temporary, ignored);
-    fail(path, "cannot be written: " + (error ? error.message() : std::strerror(write_error)));
-  }
+  const char version_and_length[] = {'\x01', '\x00', static_cast<char>(header.size() & 0xff),
+                                     static_cast<char>(header.size() >> 8)};
+  write_file(path, {magic,
+                    {version_and_length, sizeof version_and_length},
+                    header,
+                    {reinterpret_cast<const char*>(data.data()), data.size() * sizeof(float)}});
 }
 
 std::string shape_text(const std::vector<lowatt::Index>& shape) {

@@ -4,19 +4,13 @@
 
 #include <cstdint>
 #include <istream>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "file.hpp"
 #include "lowatt/core/config.hpp"
 
 namespace support {
-
-// Something that the user gave is wrong; what() is one sentence to print.
-class InputError : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
 
 struct NpyArray {
   std::vector<lowatt::Index> shape;  // every extent is at least 1
@@ -31,8 +25,7 @@ NpyArray read_npy(const std::string& path);
 // The same from a stream of `size` bytes; `name` is what messages call it.
 NpyArray parse_npy(std::istream& in, std::uint64_t size, const std::string& name);
 
-// Writes format 1.0 to a temporary file beside `path` and renames it, so that `path` is either
-// written whole or left as it was. Throws InputError when that fails.
+// Writes format 1.0 with write_file().
 void write_npy(const std::string& path, const std::vector<lowatt::Index>& shape,
                const std::vector<float>& data);
 

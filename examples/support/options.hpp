@@ -1,4 +1,5 @@
-// The command line of `attend`: what it may say, and that each option belongs to the mechanism.
+// The command lines of `attend` and `attend_calibrate`: what they may say, and that each option
+// belongs to the mechanism.
 #pragma once
 
 #include <cstdint>
@@ -11,9 +12,9 @@
 
 namespace support {
 
-struct AttendOptions {
+// What both take.
+struct CallOptions {
   std::optional<std::string> help;  // print this and stop
-  bool list_arch = false;           // print the levels that this CPU runs and stop
 
   std::string mechanism_name;
   Mechanism mechanism;
@@ -22,8 +23,6 @@ struct AttendOptions {
   std::uint64_t seed = 0;
   std::optional<std::string> out_path;
   JobOptions job;
-  int repeat = 1;
-  bool compare = true;
   bool json = false;
 
   Tensors tensors() const {
@@ -31,7 +30,15 @@ struct AttendOptions {
   }
 };
 
+struct AttendOptions : CallOptions {
+  bool list_arch = false;  // print the levels that this CPU runs and stop
+  std::optional<std::string> calibration_path;
+  int repeat = 1;
+  bool compare = true;
+};
+
 // Throws InputError for anything wrong that can be seen without the tensors.
 AttendOptions parse_attend_options(int argc, const char* const* argv);
+CallOptions parse_calibrate_options(int argc, const char* const* argv);
 
 }  // namespace support

@@ -1,5 +1,6 @@
 #include "report.hpp"
 
+#include <cmath>
 #include <cstdarg>
 #include <cstdio>
 #include <nlohmann/json.hpp>
@@ -7,6 +8,8 @@
 
 namespace support {
 namespace {
+
+using lowatt::Index;
 
 std::string precision_name(const Mechanism& mechanism) {
   if (const auto* inhibitor = std::get_if<lowatt::Inhibitor>(&mechanism))
@@ -64,6 +67,57 @@ std::string per_head_table(const Job& job, const std::optional<Comparison>& comp
   return table;
 }
 
+// The figures of a report on LATTE's thresholds, as they are called in JSON and in a table.
+struct Figure {
+  const char* name;
+  const char* title;
+  double (lowatt::LatteReport::*value)() const noexcept;
+};
+constexpr Figure figures[] = {
+    {"filtered", "filtered", &lowatt::LatteReport::filtered},
+    {"mass_dropped", "mass dropped", &lowatt::LatteReport::mass_dropped},
+    {"best_keys_lost", "best key lost", &lowatt::LatteReport::best_keys_lost},
+    {"error", "error added", &lowatt::LatteReport::error},
+    {"error_to_softmax", "to softmax", &lowatt::LatteReport::error_to_softmax},
+    {"unfiltered_error_to_softmax", "unfiltered",
+     &lowatt::LatteReport::unfiltered_error_to_softmax},
+};
+
+std::optional<double> finite(double value) {
+  return std::isfinite(value) ? std::optional(value) : std::nullopt;
+}
+
+lowatt::LatteReport sum_of(const std::vector<lowatt::LatteReport>& reports) {
+  lowatt::LatteReport sum;
+  for (const lowatt::LatteReport& report : reports) sum += report;
+  return sum;
+}
+
+std::string threshold_table(const Calibrated& calibrated) {
+  std::string table = "  head       theta";
+  for (const Figure& figure : figures) table += text("  %13s", figure.title);
+  table += "\n";
+  const auto row = [&](const std::string& start, const lowatt::LatteReport& report) {
+    table += start;
+    for (const Figure& figure : figures)
+      table += text("  %13s", text(finite((report.*figure.value)()), "%.5g").c_str());
+    table += "\n";
+  };
+  for (std::size_t h = 0; h < calibrated.reports.size(); ++h)
+    row(text("  %4zu  %10.6g", h, calibrated.file.calibration.theta[static_cast<Index>(h)]),
+        calibrated.reports[h]);
+  row("   all            ", sum_of(calibrated.reports));
+  return table;
+}
+
+// Arrays with an entry for each query head or KV head.
+std::string entries_text(const char* name, const auto& values) {
+  if (values.empty()) return "";
+  std::string line = text("  %-18s", name);
+  for (const auto value : values) line += text("  %.6g", static_cast<double>(value));
+  return line + "\n";
+}
+
 }  // namespace
 
 double ns_per_pair(double seconds, const Tensors& tensors) {
@@ -114,6 +168,66 @@ std::string readable_report(const AttendOptions& options, const Tensors& tensors
       text("  cache               %.6g bytes per token and KV head\n", job.bytes_per_cached_token);
   if (comparison || !job.kept.empty() || !job.temperature.empty())
     report += per_head_table(job, comparison);
+  return report;
+}
+
+std::string json_report(const CallOptions& options, const Tensors& tensors,
+                        const Calibrated& calibrated) {
+  nlohmann::ordered_json report;
+  report["mechanism"] = options.mechanism_name;
+  report["precision"] = precision_name(options.mechanism);
+  report["query_heads"] = tensors.q.heads;
+  report["kv_heads"] = tensors.k.heads;
+  report["queries"] = tensors.q.tokens;
+  report["keys"] = tensors.k.tokens;
+  report["head_dim"] = tensors.q.dim;
+  report["value_dim"] = tensors.v.dim;
+  report["seconds"] = calibrated.seconds;
+  report["ns_per_pair"] = ns_per_pair(calibrated.seconds, tensors);
+  const auto add = [&report](const char* name, const auto& values) {
+    if (!values.empty()) report[name] = std::vector<double>(values.begin(), values.end());
+  };
+  const lowatt::Calibration& calibration = calibrated.file.calibration;
+  add("query_absmax", calibration.query_absmax);
+  add("key_absmax", calibration.key_absmax);
+  add("value_absmax", calibration.value_absmax);
+  add("clip", calibration.clip);
+  add("temperature", calibration.temperature);
+  add("theta", calibration.theta);
+  if (calibrated.reports.empty()) return report.dump() + "\n";
+  for (const lowatt::LatteReport& head : calibrated.reports) {
+    report["kept"].push_back(head.kept);
+    report["visible"].push_back(head.visible);
+    report["unfiltered_norm"].push_back(std::sqrt(head.unfiltered));
+  }
+  const lowatt::LatteReport sum = sum_of(calibrated.reports);
+  nlohmann::ordered_json all{{"kept", sum.kept}, {"visible", sum.visible}};
+  for (const Figure& figure : figures) {
+    std::vector<std::optional<double>> values;
+    for (const lowatt::LatteReport& head : calibrated.reports)
+      values.push_back(finite((head.*figure.value)()));
+    report[figure.name] = with_nulls(values);
+    all[figure.name] = with_nulls({finite((sum.*figure.value)())})[0];
+  }
+  report["all_heads"] = all;
+  return report.dump() + "\n";
+}
+
+std::string readable_report(const CallOptions& options, const Tensors& tensors,
+                            const Calibrated& calibrated) {
+  std::string report = options.mechanism_name + ", " + precision_name(options.mechanism) + "\n";
+  report += "  queries             " + sizes_text(tensors.q) + "\n";
+  report += "  keys                " + sizes_text(tensors.k) + "\n";
+  report += "  values              " + sizes_text(tensors.v) + "\n";
+  report += text("  calibrate           %.3f ms, %.3f ns per query-key pair\n",
+                 calibrated.seconds * 1e3, ns_per_pair(calibrated.seconds, tensors));
+  const lowatt::Calibration& calibration = calibrated.file.calibration;
+  report += entries_text("query absmax", calibration.query_absmax);
+  report += entries_text("key absmax", calibration.key_absmax);
+  report += entries_text("value absmax", calibration.value_absmax);
+  report += entries_text("clip", calibration.clip);
+  report += entries_text("temperature", calibration.temperature);
+  if (!calibrated.reports.empty()) report += threshold_table(calibrated);
   return report;
 }
 

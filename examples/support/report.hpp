@@ -1,9 +1,10 @@
-// What `attend` prints.
+// What `attend` and `attend_calibrate` print.
 #pragma once
 
 #include <optional>
 #include <string>
 
+#include "calibrate.hpp"
 #include "compare.hpp"
 #include "options.hpp"
 
@@ -16,6 +17,12 @@ std::string json_report(const AttendOptions& options, const Tensors& tensors, co
 // The same figures for people.
 std::string readable_report(const AttendOptions& options, const Tensors& tensors, const Job& job,
                             double seconds, const std::optional<Comparison>& comparison);
+
+// The same for calibrations.
+std::string json_report(const CallOptions& options, const Tensors& tensors,
+                        const Calibrated& calibrated);
+std::string readable_report(const CallOptions& options, const Tensors& tensors,
+                            const Calibrated& calibrated);
 
 // Nanoseconds per pair of query and key and per query head, pairs behind the mask included.
 double ns_per_pair(double seconds, const Tensors& tensors);

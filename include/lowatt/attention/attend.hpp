@@ -70,18 +70,12 @@ Status try_attend(View<const float> q, const KvCache<M>& cache, View<float> out,
 }
 
 // What a cache for these tensors would freeze: absolute maxima and, where the mechanism has them,
-// key means, clips and temperatures. Shapes as for attend.
+// key means, clips, temperatures and thresholds. Shapes as for attend.
 template <class M>
 Status try_calibrate(Calibration& calibration, const M& mechanism, View<const float> q,
                      View<const float> k, View<const float> v,
                      const Options& options = {}) noexcept {
-  if (Status status = detail::check_keys_values(k, v); !status.ok()) return status;
-  if (Status status =
-          detail::first_failure(detail::check_view("q", q), detail::check_group(q.heads, k.heads),
-                                detail::check_equal("q.batch", q.batch, "k.batch", k.batch),
-                                detail::check_equal("q.dim", q.dim, "k.dim", k.dim));
-      !status.ok())
-    return status;
+  if (Status status = detail::check_samples(q, k, v); !status.ok()) return status;
   const Shape shape{k.batch, q.heads, k.heads, q.tokens, k.tokens, k.dim, v.dim};
   if (Status status = Adapter<M>::validate(mechanism, shape); !status.ok()) return status;
   Calibration made;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../core/rows.hpp"
+#include "../latte/calibrate.hpp"
 #include "../latte/kernel.hpp"
 #include "../latte/params.hpp"
 #include "adapter.hpp"
@@ -22,6 +23,7 @@ struct Adapter<Latte> {
     if (shape.keys > latte_most_keys)
       return failure(StatusCode::invalid_shape, "keys is %td; 32-bit positions hold at most %td",
                      shape.keys, latte_most_keys);
+    if (Status status = check_targets(mechanism); !status.ok()) return status;
     const PerHead& theta = mechanism.theta;
     if (!theta.given()) return {};  // then it is the Calibration's: check()
     if (theta.data == nullptr) return check_thresholds("theta", &theta.single, 1);
@@ -32,13 +34,19 @@ struct Adapter<Latte> {
     return check_thresholds("theta", theta.data, theta.count);
   }
 
-  static Status calibrate(const Latte&, View<const float>, View<const float> k, View<const float> v,
-                          bool, Calibration& calibration) noexcept {
+  static Status calibrate(const Latte& mechanism, View<const float> q, View<const float> k,
+                          View<const float> v, bool causal, Calibration& calibration) noexcept {
+    const bool targeted = mechanism.filtered.given || mechanism.error.given;
     calibration.key_absmax = absmax_per_head(k);
     calibration.value_absmax = absmax_per_head(v);
-    if (calibration.key_absmax.empty() || calibration.value_absmax.empty())
+    if (targeted || mechanism.theta.given()) calibration.theta = Array<double>(q.heads);
+    if (calibration.key_absmax.empty() || calibration.value_absmax.empty() ||
+        (calibration.theta.empty() && (targeted || mechanism.theta.given())))
       return failure(StatusCode::out_of_memory, "no memory for a calibration of %td heads",
-                     k.heads);
+                     q.heads);
+    if (targeted)
+      return try_choose_thetas(mechanism, q, k, v, causal, calibration, calibration.theta.data());
+    for (Index h = 0; h < calibration.theta.size(); ++h) calibration.theta[h] = mechanism.theta[h];
     return {};
   }
 
@@ -47,7 +55,8 @@ struct Adapter<Latte> {
     const Array<double>& theta = calibration.theta;
     if (!mechanism.theta.given() && theta.empty())
       return failure(StatusCode::invalid_argument,
-                     "theta is not given; LATTE needs one, or one per query head");
+                     "theta is not given; LATTE needs one, or one per query head, or a target that "
+                     "calibration chooses it for");
     if (theta.size() % shape.kv_heads != 0)
       return failure(StatusCode::invalid_argument,
                      "calibration.theta has %td entries; a multiple of the %td KV heads is needed",
@@ -123,6 +132,31 @@ struct Adapter<Latte> {
   }
 
  private:
+  // At most one way to thetas, and targets that can be met.
+  static Status check_targets(const Latte& mechanism) noexcept {
+    const Setting &filtered = mechanism.filtered, &error = mechanism.error;
+    const char* const given[] = {mechanism.theta.given() ? "theta" : nullptr,
+                                 filtered.given ? "filtered" : nullptr,
+                                 error.given ? "error" : nullptr};
+    const char* first = nullptr;
+    for (const char* const name : given) {
+      if (name == nullptr) continue;
+      if (first != nullptr)
+        return failure(StatusCode::invalid_argument,
+                       "%s and %s are both given; LATTE takes one of theta, filtered and error",
+                       first, name);
+      first = name;
+    }
+    if (filtered.given && !(filtered.value >= 0 && filtered.value < 1))
+      return failure(StatusCode::invalid_argument,
+                     "filtered is %g; it must be from 0 to less than 1, since the best key of a "
+                     "row always survives",
+                     filtered.value);
+    if (error.given && !(__builtin_isfinite(error.value) && error.value >= 0))
+      return failure(StatusCode::invalid_argument,
+                     "error is %g; it must be finite and not negative", error.value);
+    return {};
+  }
   static Status check_thresholds(const char* name, const double* theta, Index count) noexcept {
     for (Index h = 0; h < count; ++h)
       if (!(__builtin_isfinite(theta[h]) && theta[h] >= 0))

@@ -155,6 +155,15 @@ inline Status check_group(Index query_heads, Index kv_heads) noexcept {
   return {};
 }
 
+// Queries, keys and values to calibrate on.
+inline Status check_samples(View<const float> q, View<const float> k,
+                            View<const float> v) noexcept {
+  if (Status status = check_keys_values(k, v); !status.ok()) return status;
+  return first_failure(check_view("q", q), check_group(q.heads, k.heads),
+                       check_equal("q.batch", q.batch, "k.batch", k.batch),
+                       check_equal("q.dim", q.dim, "k.dim", k.dim));
+}
+
 // Queries and outputs of one call against the extents of its keys and values.
 inline Status check_queries(View<const float> q, View<float> out, Index batch, Index kv_heads,
                             Index head_dim, Index value_dim) noexcept {

@@ -66,19 +66,6 @@ struct RegressionSums {
   }
 };
 
-// sum a[c] * b[c] as eight sums side by side, which may be vectorised without reordering anything.
-inline double dot_in_double(const double* a, const double* b, Index n) noexcept {
-  constexpr int lanes = 8;
-  double sums[lanes] = {};
-  Index c = 0;
-  for (; c + lanes <= n; c += lanes)
-    for (int lane = 0; lane < lanes; ++lane) sums[lane] += a[c + lane] * b[c + lane];
-  for (; c < n; ++c) sums[0] += a[c] * b[c];
-  double sum = 0;
-  for (const double lane_sum : sums) sum += lane_sum;
-  return sum;
-}
-
 // The calibrated temperature of one query head. `keys` as bitformer_keys() returns them for the
 // head's KV head, with the same thresholds.
 inline Status try_calibrate_temperature(View<const float> q, Index b, Index head,
@@ -110,7 +97,9 @@ inline Status try_calibrate_temperature(View<const float> q, Index b, Index head
         key_values[c] = static_cast<double>(keys.values[j * q.dim + c]);
       for (Index r = 0; r < count; ++r) {
         if (j >= visible[r]) continue;
-        const double exact = scale * dot_in_double(values.data() + r * q.dim, key_values, q.dim);
+        const double* query_values = values.data() + r * q.dim;
+        const double exact =
+            scale * sum_in_lanes(q.dim, [=](Index c) { return query_values[c] * key_values[c]; });
         if (!(__builtin_fabs(exact) <= __DBL_MAX__)) continue;
         const Index distance = hamming_distance(query_bits.data() + r * row_bytes,
                                                 keys.bits.data() + j * row_bytes, row_bytes);

@@ -1,5 +1,5 @@
 // What all mechanisms share about the rows of a head: which keys a query sees, how scores are
-// scaled unless somebody says otherwise, and contiguous copies for plain code.
+// scaled unless somebody says otherwise, and, for plain code, contiguous copies and sums.
 #pragma once
 
 #include "array.hpp"
@@ -33,6 +33,21 @@ Array<To> contiguous_head(View<const From> x, Index b, Index head) noexcept {
   for (Index t = 0; t < x.tokens; ++t)
     for (Index k = 0; k < x.dim; ++k) rows[t * x.dim + k] = static_cast<To>(x.row(b, head, t)[k]);
   return rows;
+}
+
+// The sum of term(c) for c in [0, n), as eight sums side by side, which may be vectorised without
+// reordering anything.
+template <class Term>
+double sum_in_lanes(Index n, Term term) noexcept {
+  constexpr int lanes = 8;
+  double sums[lanes] = {};
+  Index c = 0;
+  for (; c + lanes <= n; c += lanes)
+    for (int lane = 0; lane < lanes; ++lane) sums[lane] += term(c + lane);
+  for (; c < n; ++c) sums[0] += term(c);
+  double sum = 0;
+  for (const double lane_sum : sums) sum += lane_sum;
+  return sum;
 }
 
 LOWATT_API_END

@@ -11,9 +11,15 @@ struct Latte {
   Setting scale = {};  // multiplies scores; finite, > 0. Default 1/sqrt(head_dim)
 
   // Distance to the row maximum, in logits, up to which a key survives: one for all query heads or
-  // one per query head; finite, >= 0. Must be given. exp(-theta) is the low-precision probability,
-  // relative to the row's largest, below which keys are dropped.
+  // one per query head; finite, >= 0. exp(-theta) is the low-precision probability, relative to the
+  // row's largest, below which keys are dropped.
   PerHead theta = {};
+  // Instead of theta, a target for which calibration chooses one per query head (see
+  // calibrate.hpp): the share of pairs to drop, in [0, 1), or the relative L2 error that dropping
+  // them may add to a head's output, finite, >= 0. One of the three is needed, or a Calibration
+  // with thetas.
+  Setting filtered = {};
+  Setting error = {};
 
   NibbleSplit split = NibbleSplit::round;  // how the four bits are taken
 };
@@ -27,14 +33,18 @@ LOWATT_ALWAYS_INLINE constexpr Index latte_largest_gap(Index head_dim) noexcept 
   return 120 * head_dim;
 }
 
+// What a step of a low-precision score stands for, in logits.
+LOWATT_ALWAYS_INLINE double latte_unit(float query_scale, float key_scale, double scale) noexcept {
+  return 256.0 * static_cast<double>(query_scale) * static_cast<double>(key_scale) * scale;
+}
+
 // Theta in units of the low-precision integer scores of one query: a key survives when the row's
 // maximum minus its score is at most this. query_scale is the query token's, key_scale the KV
 // head's.
 LOWATT_ALWAYS_INLINE Index latte_threshold(double theta, float query_scale, float key_scale,
                                            double scale, Index head_dim) noexcept {
   const Index largest = latte_largest_gap(head_dim);
-  const double unit =
-      256.0 * static_cast<double>(query_scale) * static_cast<double>(key_scale) * scale;
+  const double unit = latte_unit(query_scale, key_scale, scale);
   if (unit == 0) return largest;  // scores carry nothing to tell keys apart: keep all
   const double gap = theta / unit;
   // The bound is taken first, since the quotient may exceed any integer; truncation is floor here.
