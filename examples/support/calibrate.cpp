@@ -14,8 +14,10 @@ std::map<std::string, std::string> settings_of(const Mechanism& mechanism) {
     const bool round = latte->parameters.split == lowatt::NibbleSplit::round;
     return {{"split", json(round ? "round" : "truncate")}};
   }
-  if (const auto* inhibitor = std::get_if<lowatt::Inhibitor>(&mechanism))
+  if (const auto* inhibitor = std::get_if<lowatt::Inhibitor>(&mechanism)) {
+    if (inhibitor->planes > 0) return {{"planes", json(inhibitor->planes)}};
     return {{"precision", json(lowatt::precision_name(inhibitor->precision))}};
+  }
   if (const auto* bitformer = std::get_if<lowatt::Bitformer>(&mechanism)) {
     const bool sign =
         lowatt::resolve(bitformer->encoding, bitformer->planes) == lowatt::BitEncoding::sign;

@@ -56,13 +56,15 @@ template <class F>
 void for_each_array(const CalibrationFile& file, F f) {
   const bool inhibitor = file.mechanism == "inhibitor", softmax = file.mechanism == "softmax";
   const bool latte = file.mechanism == "latte", bitformer = file.mechanism == "bitformer";
-  const bool scaled = latte || (inhibitor && !has_setting(file, "precision", "\"fp32\"")) ||
+  const bool coded = inhibitor && file.settings.contains("planes");
+  const bool scaled = latte ||
+                      (inhibitor && !coded && !has_setting(file, "precision", "\"fp32\"")) ||
                       (softmax && has_setting(file, "precision", "\"int8\""));
   const bool centered = bitformer && has_setting(file, "center_keys", "true");
-  const bool clipped = bitformer && has_setting(file, "encoding", "\"thermometer\"");
+  const bool clipped = coded || (bitformer && has_setting(file, "encoding", "\"thermometer\""));
   f("query_absmax", &Calibration::query_absmax, inhibitor && scaled ? file.query_heads : 0);
   f("key_absmax", &Calibration::key_absmax, scaled ? file.kv_heads : 0);
-  f("value_absmax", &Calibration::value_absmax, scaled || bitformer ? file.kv_heads : 0);
+  f("value_absmax", &Calibration::value_absmax, scaled || coded || bitformer ? file.kv_heads : 0);
   f("key_mean", &Calibration::key_mean, centered ? file.kv_heads * file.head_dim : 0);
   f("clip", &Calibration::clip, clipped ? file.kv_heads : 0);
   f("temperature", &Calibration::temperature, bitformer ? file.query_heads : 0);

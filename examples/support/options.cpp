@@ -18,7 +18,7 @@ using Text = std::optional<std::string>;
 struct MechanismTexts {
   Text precision, alpha, theta, filtered, error, split, encoding, temperature, clip;
   bool is_unsigned = false, center = false, center_keys = false;
-  int planes = 1;
+  std::optional<int> planes;
 };
 
 // Which option belongs to which mechanisms.
@@ -55,6 +55,8 @@ Mechanism make_inhibitor(const MechanismTexts& texts) {
   inhibitor.alpha = number_or_nothing("--alpha", texts.alpha).value_or(0);
   inhibitor.is_signed = !texts.is_unsigned;
   inhibitor.center = texts.center;
+  inhibitor.planes = texts.planes.value_or(inhibitor.planes);
+  inhibitor.clip = setting("--clip", texts.clip);
   return inhibitor;
 }
 
@@ -70,7 +72,7 @@ Mechanism make_latte(const MechanismTexts& texts) {
 
 Mechanism make_bitformer(const MechanismTexts& texts) {
   lowatt::Bitformer bitformer;
-  bitformer.planes = texts.planes;
+  bitformer.planes = texts.planes.value_or(bitformer.planes);
   bitformer.center_keys = texts.center_keys;
   if (texts.encoding)
     bitformer.encoding =
@@ -148,13 +150,17 @@ class CallParser {
         "latte: choose theta per query head to add at most this relative L2 error", {"latte"});
     add("--split", texts_.split, "latte: how four bits are taken (round)", {"latte"})
         ->check(CLI::IsMember({"round", "truncate"}));
-    add("--planes", texts_.planes, "bitformer: bit planes (1)", {"bitformer"});
+    add("--planes", texts_.planes,
+        "bitformer: bit planes (1); inhibitor: of thermometer codes (none, but 8-bit numbers)",
+        {"bitformer", "inhibitor"});
     add("--encoding", texts_.encoding, "bitformer (sign for one plane, else thermometer)",
         {"bitformer"})
         ->check(CLI::IsMember({"sign", "thermometer"}));
     add("--temperature", texts_.temperature, "bitformer: a number or auto (auto for thermometer)",
         {"bitformer"});
-    add("--clip", texts_.clip, "bitformer: range of the thermometer (mean |K|)", {"bitformer"});
+    add("--clip", texts_.clip,
+        "range of the thermometer (bitformer: mean |K|; inhibitor with --planes: largest |Q|, |K|)",
+        {"bitformer", "inhibitor"});
     flag("--center-keys", texts_.center_keys, "bitformer: subtract channel means from K",
          {"bitformer"});
   }

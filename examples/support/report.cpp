@@ -13,7 +13,8 @@ using lowatt::Index;
 
 std::string precision_name(const Mechanism& mechanism) {
   if (const auto* inhibitor = std::get_if<lowatt::Inhibitor>(&mechanism))
-    return lowatt::precision_name(inhibitor->precision);
+    return inhibitor->planes > 0 ? std::to_string(inhibitor->planes) + "-bit"
+                                 : lowatt::precision_name(inhibitor->precision);
   if (std::holds_alternative<Latte>(mechanism)) return "int8";
   if (const auto* bitformer = std::get_if<lowatt::Bitformer>(&mechanism))
     return std::to_string(bitformer->planes) + "-bit";

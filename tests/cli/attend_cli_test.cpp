@@ -165,7 +165,7 @@ TEST_F(AttendCli, RefusesForeignOptions) {
       {{"--unsigned"}, true, false, false, false},
       {{"--center"}, true, false, false, false},
       {{"--split", "round"}, false, true, false, false},
-      {{"--planes", "1"}, false, false, true, false},
+      {{"--planes", "1"}, true, false, true, false},
       {{"--encoding", "sign"}, false, false, true, false},
       {{"--temperature", "1"}, false, false, true, false},
       {{"--center-keys"}, false, false, true, false},
@@ -186,8 +186,9 @@ TEST_F(AttendCli, RefusesForeignOptions) {
   }
   for (const Arguments& mechanism : {softmax_, inhibitor_, bitformer_})
     expect_refused(mechanism + files() + Arguments{"--theta", "1"}, "--theta does not belong");
-  for (const Arguments& mechanism : {softmax_, inhibitor_, latte_})
+  for (const Arguments& mechanism : {softmax_, latte_})
     expect_refused(mechanism + files() + Arguments{"--clip", "1"}, "--clip does not belong");
+  expect_refused(inhibitor_ + files() + Arguments{"--clip", "1"}, "clip is 1 but planes is 0");
   expect_refused(bitformer_ + files() + Arguments{"--clip", "1"}, "--clip belongs to");
   for (const std::string precision : {"int16", "int4"})
     expect_refused(softmax_ + files() + Arguments{"--precision", precision},

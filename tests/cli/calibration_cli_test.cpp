@@ -85,6 +85,7 @@ TEST_F(CalibrationCli, AttendGivesTheSameBitsWithTheFile) {
       {{"--mechanism", "inhibitor", "--alpha", "3"}},
       {{"--mechanism", "inhibitor", "--precision", "int16", "--center"}},
       {{"--mechanism", "inhibitor", "--precision", "int4"}},
+      {{"--mechanism", "inhibitor", "--planes", "3"}},
       {{"--mechanism", "inhibitor", "--precision", "fp32"}},
       {{"--mechanism", "softmax"}},
       {{"--mechanism", "softmax", "--precision", "int8"}},
@@ -140,6 +141,7 @@ TEST_F(CalibrationCli, ReportsExactlyTheKeysThatApply) {
   } cases[] = {
       {{"--mechanism", "softmax"}, {}},
       {{"--mechanism", "inhibitor"}, {"query_absmax", "key_absmax", "value_absmax"}},
+      {{"--mechanism", "inhibitor", "--planes", "3"}, {"value_absmax", "clip"}},
       {{"--mechanism", "bitformer", "--planes", "2"}, {"value_absmax", "clip", "temperature"}},
       {{"--mechanism", "latte", "--filtered", "0.5"},
        {"key_absmax", "value_absmax", "theta", "kept", "visible", "unfiltered_norm", "filtered",
