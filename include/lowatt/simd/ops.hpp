@@ -44,6 +44,8 @@
 //                  nonzero_lanes(a): bit l set where lane l is not 0
 //   float          multiply_add(a, b, c) = a*b + c, fused where the level has it; round_i32 half
 //                  to even; to_float (of 32-bit lanes); load_i8_as_float (`lanes` signed bytes);
+//                  quotient(a, divisor, inverse) of doubles: a / divisor, for integer divisors
+//                  below 2^49 of which inverse is the reciprocal;
 //                  load_f16, store_f16 (`lanes` numbers of half precision, as core/half.hpp)
 #pragma once
 
@@ -61,6 +63,17 @@ namespace lowatt {
 
 template <class L>
 struct Ops;
+
+// a / divisor, rounded as the division is, where inverse is 1 / divisor, rounded; divisor an
+// integer in [1, 2^49), a normal or 0. The first product is within 2 ulp, so that the remainder, an
+// integer of at most 53 bits times a power of two, is exact. Adding remainder * inverse, of
+// relative error 2^-53, leaves an error below 2^-51 ulp. But a / divisor lies at least 1/(4
+// divisor) ulp from any number half-way between two doubles: such a number has 54 significant bits,
+// its product with divisor as many or more, and a has 53.
+LOWATT_ALWAYS_INLINE double fused_quotient(double a, double divisor, double inverse) noexcept {
+  const double near = a * inverse;
+  return __builtin_fma(__builtin_fma(-near, divisor, a), inverse, near);
+}
 
 LOWATT_ALWAYS_INLINE std::int32_t load_i32(const void* four_bytes) noexcept {
   std::int32_t value;

@@ -223,6 +223,9 @@ struct Ops<arch::avx512> {
   static LOWATT_ALWAYS_INLINE Float multiply_add(Float a, Float b, Float c) noexcept {
     return _mm512_fmadd_ps(a, b, c);
   }
+  static LOWATT_ALWAYS_INLINE double quotient(double a, double divisor, double inverse) noexcept {
+    return fused_quotient(a, divisor, inverse);
+  }
   static LOWATT_ALWAYS_INLINE Register round_i32(Float a) noexcept { return _mm512_cvtps_epi32(a); }
   static LOWATT_ALWAYS_INLINE Float to_float(Register a) noexcept { return _mm512_cvtepi32_ps(a); }
   static LOWATT_ALWAYS_INLINE Float load_i8_as_float(const void* p) noexcept {

@@ -214,6 +214,9 @@ struct Ops<arch::sse2> {
   static LOWATT_ALWAYS_INLINE Float multiply_add(Float a, Float b, Float c) noexcept {
     return a * b + c;
   }
+  static LOWATT_ALWAYS_INLINE double quotient(double a, double divisor, double) noexcept {
+    return a / divisor;
+  }
   static LOWATT_ALWAYS_INLINE Register round_i32(Float a) noexcept { return _mm_cvtps_epi32(a); }
   static LOWATT_ALWAYS_INLINE Float to_float(Register a) noexcept { return _mm_cvtepi32_ps(a); }
   static LOWATT_ALWAYS_INLINE Float load_i8_as_float(const void* p) noexcept {
