@@ -80,16 +80,21 @@ struct BitformerSums {
     wide_sums = cutter.take<std::int64_t>(rows * stride);
   }
 
-  // Before `tiles` more tiles are added to `rows` rows.
-  LOWATT_ALWAYS_INLINE void make_room(Index rows, Index tiles) const noexcept {
+  // Before `tiles` more tiles are added to `rows` rows. Returns whether they are the first: sums of
+  // dims then hold anything, which counts as 0. Parts of sum P always hold numbers.
+  LOWATT_ALWAYS_INLINE bool make_room(Index rows, Index tiles) const noexcept {
     if (state->tiles + tiles > most_tiles) {
-      for (Index i = 0; i < rows * stride; ++i) {
+      for (Index i = 0; i < rows * stride; ++i)
         wide_sums[i] = (state->is_wide ? wide_sums[i] : 0) + sums[i];
-        sums[i] = 0;
-      }
+      clear(rows);
       *state = {0, true};
     }
     state->tiles += tiles;
+    return state->tiles == tiles;
+  }
+  LOWATT_ALWAYS_INLINE void clear(Index rows) const noexcept {
+    for (Index r = 0; r < rows; ++r)
+      for (Index i = dims; i < stride; ++i) sums[r * stride + i] = 0;
   }
 };
 
@@ -164,7 +169,7 @@ void bitformer_prepare_rows(const BitformerArguments& arguments) noexcept {
                       arguments.thresholds, workspace.query + r * workspace.query_stride);
     sums.minimum[r] = UINT32_MAX;
   }
-  for (Index i = 0; i < block.rows * sums.stride; ++i) sums.sums[i] = 0;
+  sums.clear(block.rows);
   *sums.state = {};
 }
 
@@ -240,78 +245,88 @@ LOWATT_ALWAYS_INLINE void bitformer_weigh(const BitformerArguments& arguments,
   }
 }
 
-// P of Rows rows with the tiles of a batch, split for dot4_part.
+// P of Rows rows with the tiles of a batch, in two parts that dot4_narrow can take: nearly always
+// the second one is 0 for nearly all keys.
 template <class L, int Rows>
 struct BitformerWeights {
-  static constexpr Index parts = Ops<L>::dot4_parts;
-  alignas(64) std::uint8_t bytes[Rows][BitformerBatch::most][parts][tile_keys];
+  static constexpr bool has_rest = Ops<L>::narrow_weight < 255;
+  using Bytes = std::uint8_t[Rows][BitformerBatch::most][tile_keys];
+  alignas(64) Bytes bytes, rest;
+  std::uint32_t rest_groups[Rows][BitformerBatch::most];  // key groups that have a rest, as bits
 };
 
 // Finds P of Rows rows from `first` on and adds it to their partial sums of P, one lane each.
+// Returns how many key groups have a rest.
 template <class L, class Distance, int Rows>
-void bitformer_weigh_batch(const BitformerArguments& arguments, const BitformerBatch& batch,
-                           Index first, BitformerWeights<L, Rows>& weights) noexcept {
+Index bitformer_weigh_batch(const BitformerArguments& arguments, const BitformerBatch& batch,
+                            Index first, BitformerWeights<L, Rows>& weights) noexcept {
   using Op = Ops<L>;
   using Register = typename Op::Register;
   const BlockArguments& block = arguments.block;
   const BitformerWorkspace workspace(arguments);
   const BitformerSums& sums = workspace.sums;
+  Index rests = 0;
   for (int r = 0; r < Rows; ++r) {
     const auto minimum = static_cast<Distance>(sums.minimum[first + r]);
     std::int32_t* total = sums.sums + (first + r) * sums.stride + sums.dims;
     Register sum = Op::load(total);
     for (Index t = 0; t < batch.count; ++t) {
-      alignas(64) std::uint8_t p[tile_keys];
+      std::uint8_t* p = weights.bytes[r][t];
       const Index position = batch.position[t];
       bitformer_weigh<L>(
           arguments,
           workspace.tile_distances<Distance>(block.rows, position) + (first + r) * tile_keys,
           minimum, p);
       if (!batch.is_full[t]) hide(p, block.visible_word(first + r, position), std::uint8_t{0});
+      std::uint32_t groups = 0;
       for (Index j = 0; j < tile_keys; j += Op::bytes) {
-        const Register bytes = Op::load(p + j);
-        sum = Op::dot4_narrow(sum, bytes, Op::fill_u8(1));
-        for (int part = 0; part < Op::dot4_parts; ++part)
-          Op::store(weights.bytes[r][t][part] + j, Op::split_u8(bytes, part));
+        const Register whole = Op::load(p + j);
+        sum = Op::dot4_narrow(sum, whole, Op::fill_u8(1));
+        if constexpr (weights.has_rest) {
+          const Register limit = Op::fill_u8(Op::narrow_weight);
+          const Register rest = Op::subtract_saturate_u8(whole, limit);
+          Op::store(p + j, Op::min_u8(whole, limit));
+          Op::store(weights.rest[r][t] + j, rest);
+          groups |= Op::nonzero_lanes(rest) << j / value_group;
+        }
+      }
+      if constexpr (weights.has_rest) {
+        weights.rest_groups[r][t] = groups;
+        rests += __builtin_popcount(groups);
       }
     }
     Op::store(total, sum);
   }
+  return rests;
 }
 
-// Adds a batch's weighted values of Rows queries, Vectors registers of dims from `vector` on.
+// Adds a batch's values, weighted by `weights`, for Rows queries, Vectors registers of dims from
+// `vector` on.
 template <class L, int Rows, int Vectors>
-void bitformer_add_values(const BitformerBatch& batch, const BitformerWeights<L, Rows>& weights,
-                          Index vector, std::int32_t* sums, Index stride) noexcept {
+void bitformer_add_values(const BitformerBatch& batch,
+                          const typename BitformerWeights<L, Rows>::Bytes& weights, Index vector,
+                          bool is_first, std::int32_t* sums, Index stride) noexcept {
   using Op = Ops<L>;
   using Register = typename Op::Register;
-  constexpr int parts = Op::dot4_parts;
   Register sum[Rows][Vectors];
   LOWATT_UNROLL
   for (int r = 0; r < Rows; ++r) {
     LOWATT_UNROLL
     for (int v = 0; v < Vectors; ++v)
-      sum[r][v] = Op::load(sums + r * stride + (vector + v) * Op::lanes);
+      sum[r][v] = is_first ? Op::zero() : Op::load(sums + r * stride + (vector + v) * Op::lanes);
   }
   for (Index t = 0; t < batch.count; ++t) {
     const std::byte* values = batch.values[t];
     for (Index j = 0; j < tile_keys; j += value_group, values += value_group_stride) {
-      Register value[Vectors][parts];
+      Register value[Vectors];
       LOWATT_UNROLL
-      for (int v = 0; v < Vectors; ++v) {
-        const Register bytes = Op::load(values + value_vector_offset<L>(vector + v));
-        LOWATT_UNROLL
-        for (int part = 0; part < parts; ++part) value[v][part] = Op::split_s8(bytes, part);
-      }
+      for (int v = 0; v < Vectors; ++v)
+        value[v] = Op::load(values + value_vector_offset<L>(vector + v));
       LOWATT_UNROLL
       for (int r = 0; r < Rows; ++r) {
+        const Register weight = Op::broadcast4(weights[r][t] + j);
         LOWATT_UNROLL
-        for (int part = 0; part < parts; ++part) {
-          const Register weight = Op::broadcast4(weights.bytes[r][t][part] + j);
-          LOWATT_UNROLL
-          for (int v = 0; v < Vectors; ++v)
-            sum[r][v] = Op::dot4_part(sum[r][v], weight, value[v][part]);
-        }
+        for (int v = 0; v < Vectors; ++v) sum[r][v] = Op::dot4_narrow(sum[r][v], weight, value[v]);
       }
     }
   }
@@ -323,7 +338,39 @@ void bitformer_add_values(const BitformerBatch& batch, const BitformerWeights<L,
   }
 }
 
-// Calls add(batch) for the block's tiles that are seen, after making room for them.
+// Adds a batch's values of all `vectors` registers of dims.
+template <class L, int Rows>
+LOWATT_ALWAYS_INLINE void bitformer_add_rows(
+    const BitformerBatch& batch, const typename BitformerWeights<L, Rows>::Bytes& weights,
+    Index vectors, bool is_first, std::int32_t* sums, Index stride) noexcept {
+  constexpr int together = Ops<L>::block_vectors;
+  Index v = 0;
+  for (; v + together <= vectors; v += together)
+    bitformer_add_values<L, Rows, together>(batch, weights, v, is_first, sums, stride);
+  for (; v < vectors; ++v)
+    bitformer_add_values<L, Rows, 1>(batch, weights, v, is_first, sums, stride);
+}
+
+// Adds what the rests of P weigh, key group by key group.
+template <class L, int Rows>
+void bitformer_add_rests(const BitformerBatch& batch, const BitformerWeights<L, Rows>& weights,
+                         Index vectors, std::int32_t* sums, Index stride) noexcept {
+  using Op = Ops<L>;
+  for (int r = 0; r < Rows; ++r)
+    for (Index t = 0; t < batch.count; ++t)
+      for (std::uint32_t left = weights.rest_groups[r][t]; left != 0; left &= left - 1) {
+        const Index group = __builtin_ctz(left);
+        const auto weight = Op::broadcast4(weights.rest[r][t] + group * value_group);
+        const std::byte* values = batch.values[t] + group * value_group_stride;
+        for (Index v = 0; v < vectors; ++v) {
+          std::int32_t* sum = sums + r * stride + v * Op::lanes;
+          Op::store(sum, Op::dot4_narrow(Op::load(sum), weight,
+                                         Op::load(values + value_vector_offset<L>(v))));
+        }
+      }
+}
+
+// Calls add(batch, whether it is the first in sums) for the block's tiles that are seen.
 template <class Add>
 LOWATT_ALWAYS_INLINE void for_bitformer_batches(const BitformerArguments& arguments,
                                                 const BitformerSums& sums, Add&& add) noexcept {
@@ -331,8 +378,8 @@ LOWATT_ALWAYS_INLINE void for_bitformer_batches(const BitformerArguments& argume
   const BitformerTileLayout layout(arguments.planes, block.head_dim, block.value_dim);
   BitformerBatch batch;
   const auto add_batch = [&]() noexcept {
-    sums.make_room(block.rows, batch.count);
-    add(batch);
+    const bool is_first = sums.make_room(block.rows, batch.count);
+    add(batch, is_first);
     batch.count = 0;
   };
   for_visible_tiles(block, [&](Index t, bool is_full) noexcept {
@@ -348,17 +395,18 @@ template <class L, class Distance>
 void bitformer_accumulate_of(const BitformerArguments& arguments) noexcept {
   const BitformerSums sums = BitformerWorkspace(arguments).sums;
   const Index vectors = sums.dims / Ops<L>::lanes;
-  for_bitformer_batches(arguments, sums, [&](const BitformerBatch& batch) noexcept {
+  for_bitformer_batches(arguments, sums, [&](const BitformerBatch& batch, bool is_first) noexcept {
     for_rows(arguments.block.rows, [&]<int Rows>(Index r) noexcept {
       BitformerWeights<L, Rows> weights;
-      bitformer_weigh_batch<L, Distance, Rows>(arguments, batch, r, weights);
+      const Index rests = bitformer_weigh_batch<L, Distance, Rows>(arguments, batch, r, weights);
       std::int32_t* row_sums = sums.sums + r * sums.stride;
-      constexpr int together = Ops<L>::block_vectors;
-      Index v = 0;
-      for (; v + together <= vectors; v += together)
-        bitformer_add_values<L, Rows, together>(batch, weights, v, row_sums, sums.stride);
-      for (; v < vectors; ++v)
-        bitformer_add_values<L, Rows, 1>(batch, weights, v, row_sums, sums.stride);
+      bitformer_add_rows<L, Rows>(batch, weights.bytes, vectors, is_first, row_sums, sums.stride);
+      // Many rests are better added like the first parts.
+      constexpr Index groups = Rows * tile_keys / value_group;
+      if (rests > groups * batch.count / 4)
+        bitformer_add_rows<L, Rows>(batch, weights.rest, vectors, false, row_sums, sums.stride);
+      else if (rests > 0)
+        bitformer_add_rests<L, Rows>(batch, weights, vectors, row_sums, sums.stride);
     });
   });
 }
@@ -395,14 +443,15 @@ void bitformer_finish(const BitformerArguments& arguments) noexcept {
     std::int64_t weight = 0;
     for (Index i = sums.dims; i < sums.dims + Ops<L>::lanes; ++i)
       weight += is_wide ? wide[i] + narrow[i] : narrow[i];
-    // A row without visible keys has only zero sums.
-    const double divisor = weight > 0 ? static_cast<double>(weight) : 1.0;
+    const auto divisor = static_cast<double>(weight);  // 0: the row sees no key
     const double inverse = 1.0 / divisor;
     const auto mean = [&](std::int64_t sum) __attribute__((always_inline)) {
       return static_cast<float>(
           Ops<L>::quotient(arguments.value_scale * static_cast<double>(sum), divisor, inverse));
     };
-    if (is_wide) {
+    if (weight == 0) {
+      for (Index c = 0; c < block.value_dim; ++c) out[c] = 0;
+    } else if (is_wide) {
       for (Index c = 0; c < block.value_dim; ++c) out[c] = mean(wide[c] + narrow[c]);
     } else {
       for (Index c = 0; c < block.value_dim; ++c) out[c] = mean(narrow[c]);

@@ -76,9 +76,10 @@ LOWATT_ALWAYS_INLINE void encode_bit_row(const float* x, Index dim, int planes,
                                          const float* thresholds, std::uint8_t* row) noexcept {
   encode_bits<L>(x, nullptr, dim, planes, thresholds,
                  [&](Index first, Index count, std::uint64_t word) noexcept {
-                   for (Index i = 0; i < count; ++i, word >>= 8)
-                     for (Index copy = 0; copy < bit_row_copies; ++copy)
-                       row[(first + i) * bit_row_copies + copy] = static_cast<std::uint8_t>(word);
+                   for (Index i = 0; i < count; ++i, word >>= 8) {
+                     const auto copies = static_cast<std::uint32_t>(word & 255) * 0x01010101u;
+                     __builtin_memcpy(row + (first + i) * bit_row_copies, &copies, sizeof copies);
+                   }
                  });
 }
 

@@ -28,7 +28,8 @@
 //   32 bits        add_i32, max_i32, divide_by_16_i32 (of multiples)
 //   4-byte dot     dot4(acc, u, s): acc + sum of u*s over the lane's four bytes, u unsigned,
 //                  s signed, exact for all values; dot4_narrow: the same, faster below avx512icl,
-//                  where the caller knows that u0*s0 + u1*s1 and u2*s2 + u3*s3 fit 16 bits
+//                  where the caller knows that u0*s0 + u1*s1 and u2*s2 + u3*s3 fit 16 bits, as they
+//                  do for any s above -128 and u up to narrow_weight, 127 or 255
 //                  dot4 in parts, for operands that are used often: the sum of
 //                  dot4_part(acc, split_u8(u, p), split_s8(s, p)) over p < dot4_parts is dot4
 //                  narrow sums, the fastest where pairs of products, and their sums over

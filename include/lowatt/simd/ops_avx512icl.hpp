@@ -31,6 +31,7 @@ struct Ops<arch::avx512icl> : Ops<arch::avx512> {
   static LOWATT_ALWAYS_INLINE Register dot4(Register acc, Register u, Register s) noexcept {
     return _mm512_dpbusd_epi32(acc, u, s);
   }
+  static constexpr int narrow_weight = 255;
   static LOWATT_ALWAYS_INLINE Register dot4_narrow(Register acc, Register u, Register s) noexcept {
     return _mm512_dpbusd_epi32(acc, u, s);
   }

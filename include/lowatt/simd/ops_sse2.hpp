@@ -103,6 +103,7 @@ struct Ops<arch::sse2> {
     return dot4_part(dot4_part(acc, split_u8(u, 0), split_s8(s, 0)), split_u8(u, 1),
                      split_s8(s, 1));
   }
+  static constexpr int narrow_weight = 255;
   static LOWATT_ALWAYS_INLINE Register dot4_narrow(Register acc, Register u, Register s) noexcept {
     return dot4(acc, u, s);
   }
