@@ -32,10 +32,10 @@ inline constexpr Index bitformer_most_rows = 64;
 LOWATT_ALWAYS_INLINE constexpr Index bitformer_query_block(int planes, Index head_dim) noexcept {
   return bitformer_most_rows / bit_distance_bytes(planes, head_dim);
 }
-// Bytes of a probability table: one per difference of distances, and all that a byte can index.
+// Bytes of a probability table: one per difference of distances, in lines of all that a byte can
+// index.
 LOWATT_ALWAYS_INLINE constexpr Index bitformer_table_bytes(int planes, Index head_dim) noexcept {
-  const Index entries = planes * head_dim + 1;
-  return entries < 256 ? 256 : entries;
+  return round_up(planes * head_dim + 1, 256);
 }
 
 struct BitformerArguments {
@@ -49,7 +49,7 @@ struct BitformerArguments {
 
 // Tiles whose P are found and whose values are added together: sums stay in registers meanwhile.
 struct BitformerBatch {
-  static constexpr Index most = 8;
+  static constexpr Index most = 4;
   Index count = 0;
   Index position[most];
   bool is_full[most];  // every row sees every key
@@ -126,16 +126,6 @@ struct BitformerWorkspace {
   }
 };
 
-// Bytes of workspace for blocks of a head's queries against so many keys. Distances need as many
-// rows as a block can have.
-LOWATT_ALWAYS_INLINE Index bitformer_workspace_bytes(int planes, Index head_dim, Index value_dim,
-                                                     Index queries, Index keys) noexcept {
-  const Index block = bitformer_query_block(planes, head_dim);
-  const Index rows = queries < block ? queries : block;
-  return BitformerWorkspace(nullptr, planes, head_dim, value_dim).bytes() +
-         rows * round_up(keys, tile_keys) * bit_distance_bytes(planes, head_dim);
-}
-
 // The tiles of which every row sees every key: hidden keys need no care there.
 LOWATT_ALWAYS_INLINE VisibleRange bitformer_full_tiles(const BlockArguments& block) noexcept {
   if (block.visible_words != nullptr) return {};
@@ -201,8 +191,7 @@ void bitformer_statistic_of(const BitformerArguments& arguments) noexcept {
   });
 
   for (Index r = 0; r < block.rows; ++r) {
-    Distance least = farthest;
-    for (Index j = 0; j < tile_keys; ++j) least = minimum[r][j] < least ? minimum[r][j] : least;
+    const Distance least = least_distance<L>(minimum[r]);
     if (least < workspace.sums.minimum[r]) workspace.sums.minimum[r] = least;
   }
 }
@@ -411,6 +400,19 @@ void bitformer_accumulate_of(const BitformerArguments& arguments) noexcept {
   });
 }
 
+template <class L>
+LOWATT_ALWAYS_INLINE void bitformer_statistic_rows(const BitformerArguments& arguments) noexcept {
+  with_bitformer_distance(arguments, [&]<class Distance>() noexcept {
+    bitformer_statistic_of<L, Distance>(arguments);
+  });
+}
+template <class L>
+LOWATT_ALWAYS_INLINE void bitformer_accumulate_rows(const BitformerArguments& arguments) noexcept {
+  with_bitformer_distance(arguments, [&]<class Distance>() noexcept {
+    bitformer_accumulate_of<L, Distance>(arguments);
+  });
+}
+
 // The phases: encoding queries, ...
 template <class L>
 void bitformer_prepare(const BitformerArguments& arguments) noexcept {
@@ -419,16 +421,12 @@ void bitformer_prepare(const BitformerArguments& arguments) noexcept {
 // ... the row statistic: distances with all visible tiles, kept, and their minimum, ...
 template <class L>
 void bitformer_statistic(const BitformerArguments& arguments) noexcept {
-  with_bitformer_distance(arguments, [&]<class Distance>() noexcept {
-    bitformer_statistic_of<L, Distance>(arguments);
-  });
+  bitformer_statistic_rows<L>(arguments);
 }
 // ... adding the tiles [tile_begin, tile_end) to the block's sums, ...
 template <class L>
 void bitformer_accumulate(const BitformerArguments& arguments) noexcept {
-  with_bitformer_distance(arguments, [&]<class Distance>() noexcept {
-    bitformer_accumulate_of<L, Distance>(arguments);
-  });
+  bitformer_accumulate_rows<L>(arguments);
 }
 // ... and weighted means to float: in double, left to right, rounded once.
 template <class L>

@@ -136,4 +136,24 @@ void bit_distances(const std::uint8_t* row, const std::byte* bits, Index steps,
   }
 }
 
+// The least of 64 distances.
+template <class L, class Distance>
+LOWATT_ALWAYS_INLINE Distance least_distance(const Distance* distances) noexcept {
+  using Op = Ops<L>;
+  if constexpr (sizeof(Distance) == 4) {
+    Distance least = distances[0];
+    for (Index j = 1; j < tile_keys; ++j) least = distances[j] < least ? distances[j] : least;
+    return least;
+  } else {
+    constexpr bool is_byte = sizeof(Distance) == 1;
+    constexpr Index width = Op::bytes / static_cast<Index>(sizeof(Distance));
+    auto least = Op::load(distances);
+    for (Index j = width; j < tile_keys; j += width) {
+      const auto next = Op::load(distances + j);
+      least = is_byte ? Op::min_u8(least, next) : Op::min_u16(least, next);
+    }
+    return static_cast<Distance>(is_byte ? Op::reduce_min_u8(least) : Op::reduce_min_u16(least));
+  }
+}
+
 }  // namespace lowatt

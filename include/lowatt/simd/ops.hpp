@@ -36,7 +36,7 @@
 //                  narrow_steps steps, fit 16 bits: acc = narrow_begin(total), then acc =
 //                  narrow_add(acc, u, s), then total = narrow_end(total, acc)
 //   reduction      reduce4(a, b, c, d, out): the four sums of all lanes; reduce_add_i32,
-//                  reduce_max_i32; of Float reduce_max, reduce_add
+//                  reduce_max_i32, reduce_min_u8, reduce_min_u16; of Float reduce_max, reduce_add
 //   and 64         fill_i64, min_i32, shift_left_i32; multiply_add_high(x, m, c): the upper 32 bits
 //                  of x*m + c, x and m unsigned, c 64 bits in either half of every pair of lanes
 //   comparison     mask_not_below(scores, threshold): 64 scores, int32 or float, bit j set where

@@ -216,6 +216,15 @@ struct Ops<arch::avx2> {
     const __m128i pairs = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0x4e));
     return _mm_cvtsi128_si32(_mm_max_epi32(pairs, _mm_shuffle_epi32(pairs, 0xb1)));
   }
+  static LOWATT_ALWAYS_INLINE int reduce_min_u8(Register a) noexcept {
+    const __m128i half = _mm_min_epu8(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    const __m128i pairs = _mm_min_epu8(half, _mm_srli_epi16(half, 8));
+    return _mm_cvtsi128_si32(_mm_minpos_epu16(pairs)) & 255;
+  }
+  static LOWATT_ALWAYS_INLINE int reduce_min_u16(Register a) noexcept {
+    const __m128i half = _mm_min_epu16(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    return _mm_cvtsi128_si32(_mm_minpos_epu16(half)) & 65535;
+  }
   static LOWATT_ALWAYS_INLINE Float multiply_add(Float a, Float b, Float c) noexcept {
     return _mm256_fmadd_ps(a, b, c);
   }

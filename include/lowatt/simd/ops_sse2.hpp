@@ -212,6 +212,17 @@ struct Ops<arch::sse2> {
     const Register pairs = max_i32(a, _mm_shuffle_epi32(a, 0x4e));
     return _mm_cvtsi128_si32(max_i32(pairs, _mm_shuffle_epi32(pairs, 0xb1)));
   }
+  static LOWATT_ALWAYS_INLINE int reduce_min_u8(Register a) noexcept {
+    a = _mm_min_epu8(a, _mm_srli_si128(a, 8));
+    a = _mm_min_epu8(a, _mm_srli_si128(a, 4));
+    a = _mm_min_epu8(a, _mm_srli_si128(a, 2));
+    return _mm_cvtsi128_si32(_mm_min_epu8(a, _mm_srli_si128(a, 1))) & 255;
+  }
+  static LOWATT_ALWAYS_INLINE int reduce_min_u16(Register a) noexcept {
+    a = min_u16(a, _mm_srli_si128(a, 8));
+    a = min_u16(a, _mm_srli_si128(a, 4));
+    return _mm_cvtsi128_si32(min_u16(a, _mm_srli_si128(a, 2))) & 65535;
+  }
   static LOWATT_ALWAYS_INLINE Float multiply_add(Float a, Float b, Float c) noexcept {
     return a * b + c;
   }
