@@ -4,6 +4,7 @@
 #include "../bitformer/calibrate.hpp"
 #include "../bitformer/kernel.hpp"
 #include "../bitformer/params.hpp"
+#include "../bitformer/workspace_amx.hpp"
 #include "adapter.hpp"
 
 LOWATT_API_BEGIN
@@ -113,9 +114,8 @@ struct Adapter<Bitformer> {
     return bitformer_query_block(mechanism.planes, shape.head_dim);
   }
   static Index workspace_bytes(const Bitformer& mechanism, const Shape& shape) noexcept {
-    return BitformerWorkspace(nullptr, mechanism.planes, shape.head_dim, shape.value_dim,
-                              shape.keys)
-        .bytes;
+    return bitformer_workspace_bytes(mechanism.planes, shape.head_dim, shape.value_dim,
+                                     shape.queries, shape.keys);
   }
 
   static void pack(const KernelTable& table, const Bitformer& mechanism,

@@ -5,9 +5,10 @@
 //   out_ik = sv * sum_j P_ij v_jk / sum_j P_ij    over visible keys; integers until the division
 //
 // Lives on   vpxor + vpopcntb + vpaddb: eight bits of 64 pairs in three instructions, distances as
-//            bytes; a table lookup in registers (vpermi2b; vpshufb below avx512icl), then vpdpbusd:
-//            4 keys x 16 dims. Below avx512icl bits are counted by vpshufb, at sse2 by shifts and
-//            sums, and the dot product is two multiply-adds of 16-bit values.
+//            bytes; a table lookup in registers (vpermb, vpermi2b; vpshufb below avx512icl), then
+//            vpdpbusd: 4 keys x 16 dims. Below avx512icl bits are counted by vpshufb, at sse2 by
+//            shifts and sums, and the dot product is two multiply-adds of 16-bit values. Level amx
+//            has products of its own for all but small blocks (tile_amx.hpp).
 // Layout     pack.hpp; the same for prefill and decode and at every level.
 // Overflow   distances are at most planes * head_dim: up to 255 they are kept in 8 bits, up to
 //            65535 in 16, beyond in 32 (simd/bit_tile.hpp).
@@ -15,8 +16,8 @@
 //            tiles (65536 keys) sums move to 64 bits.
 // Tails      head_dim and value_dim are padded with zeros when packed; hidden and absent keys get
 //            P = 0; rows come four at a time, then one at a time.
-// Memory     distances of a query block stay in the workspace between the two passes, 32 or 64
-//            bytes per key: accumulate reads what statistic left there for the same tiles.
+// Memory     distances of a query block stay in the workspace between the two passes, 64 bytes per
+//            key: accumulate reads what statistic left there for the same tiles.
 #pragma once
 
 #include "pack.hpp"
@@ -26,14 +27,15 @@ namespace lowatt {
 // Most bits of a query or key: what distances of 32 bits hold.
 inline constexpr Index bitformer_most_bits = 4294967295;
 
-inline constexpr Index bitformer_most_rows = 32;
+// As many as 64 bytes of distances per key allow.
+inline constexpr Index bitformer_most_rows = 64;
 LOWATT_ALWAYS_INLINE constexpr Index bitformer_query_block(int planes, Index head_dim) noexcept {
-  return bit_distance_bytes(planes, head_dim) == 4 ? 16 : bitformer_most_rows;
+  return bitformer_most_rows / bit_distance_bytes(planes, head_dim);
 }
-// Bytes of a probability table: one per difference of distances, and all that a byte can index.
+// Bytes of a probability table: one per difference of distances, in lines of all that a byte can
+// index.
 LOWATT_ALWAYS_INLINE constexpr Index bitformer_table_bytes(int planes, Index head_dim) noexcept {
-  const Index entries = planes * head_dim + 1;
-  return entries < 256 ? 256 : entries;
+  return round_up(planes * head_dim + 1, 256);
 }
 
 struct BitformerArguments {
@@ -45,44 +47,78 @@ struct BitformerArguments {
   double value_scale = 0;
 };
 
+// Tiles whose P are found and whose values are added together: sums stay in registers meanwhile.
+struct BitformerBatch {
+  static constexpr Index most = 4;
+  Index count = 0;
+  Index position[most];
+  bool is_full[most];  // every row sees every key
+  const std::byte* values[most];
+};
+
+// Statistic and sums of a block's rows.
+struct BitformerSums {
+  // Tiles that 32-bit sums hold before they are moved to 64 bits.
+  static constexpr Index most_tiles = 1024;
+  struct State {
+    Index tiles = 0;       // in sums
+    bool is_wide = false;  // earlier ones are in wide_sums
+  };
+
+  State* state = nullptr;
+  std::uint32_t* minimum = nullptr;   // [rows], the row statistic: the smallest visible distance
+  std::int32_t* sums = nullptr;       // [rows][stride]: sum P v of each dim, then parts of sum P
+  std::int64_t* wide_sums = nullptr;  // the same of earlier tiles
+  Index dims = 0, stride = 0;
+
+  LOWATT_ALWAYS_INLINE BitformerSums(WorkspaceCutter& cutter, Index rows, Index value_dim) noexcept
+      : state(cutter.take<State>(1)),
+        minimum(cutter.take<std::uint32_t>(rows)),
+        dims(round_up(value_dim, value_block)),
+        stride(dims + 16) {  // room for any level's register
+    sums = cutter.take<std::int32_t>(rows * stride);
+    wide_sums = cutter.take<std::int64_t>(rows * stride);
+  }
+
+  // Before `tiles` more tiles are added to `rows` rows. Returns whether they are the first: sums of
+  // dims then hold anything, which counts as 0. Parts of sum P always hold numbers.
+  LOWATT_ALWAYS_INLINE bool make_room(Index rows, Index tiles) const noexcept {
+    if (state->tiles + tiles > most_tiles) {
+      for (Index i = 0; i < rows * stride; ++i)
+        wide_sums[i] = (state->is_wide ? wide_sums[i] : 0) + sums[i];
+      clear(rows);
+      *state = {0, true};
+    }
+    state->tiles += tiles;
+    return state->tiles == tiles;
+  }
+  LOWATT_ALWAYS_INLINE void clear(Index rows) const noexcept {
+    for (Index r = 0; r < rows; ++r)
+      for (Index i = dims; i < stride; ++i) sums[r * stride + i] = 0;
+  }
+};
+
 // What the phases of one block hand on to each other.
 struct BitformerWorkspace {
-  std::uint8_t* query = nullptr;      // [rows][planes * head_dim/8][4], each byte four times
-  std::uint32_t* minimum = nullptr;   // [rows], the row statistic: the smallest visible distance
-  std::int32_t* sums = nullptr;       // [rows][sums_stride]: sum P v of each dim, parts of sum P
-  std::int64_t* wide_sums = nullptr;  // the same of earlier tiles, once there are too many
-  Index* tiles_added = nullptr;       // [1], tiles in sums and wide_sums
-  std::uint8_t* weights = nullptr;    // [rows][2][64], P of one tile, split for dot4_part
-  std::byte* distances = nullptr;     // [tiles][rows][64], u8, u16 or u32
-  Index bytes = 0;
+  WorkspaceCutter cutter;
+  BitformerSums sums;
+  Index query_stride = 0;
+  std::uint8_t* query = nullptr;   // [rows][query_stride], for bit_distances()
+  std::byte* distances = nullptr;  // [tiles][rows][64], u8, u16 or u32; the last array
 
   LOWATT_ALWAYS_INLINE BitformerWorkspace(std::byte* base, int planes, Index head_dim,
-                                          Index value_dim, Index keys) noexcept {
-    WorkspaceCutter cutter{base};
-    const Index rows = bitformer_query_block(planes, head_dim);
-    query = cutter.take<std::uint8_t>(rows * query_stride(planes, head_dim));
-    minimum = cutter.take<std::uint32_t>(rows);
-    sums = cutter.take<std::int32_t>(rows * sums_stride(value_dim));
-    wide_sums = cutter.take<std::int64_t>(rows * sums_stride(value_dim));
-    tiles_added = cutter.take<Index>(1);
-    weights = cutter.take<std::uint8_t>(rows * weights_stride);
-    distances = cutter.take<std::byte>(rows * round_up(keys, tile_keys) *
-                                       bit_distance_bytes(planes, head_dim));
-    bytes = cutter.size();
-  }
-  // The distances come last: where they begin does not depend on the number of keys.
+                                          Index value_dim) noexcept
+      : cutter{base},
+        sums(cutter, bitformer_query_block(planes, head_dim), value_dim),
+        query_stride(bit_row_bytes(planes, head_dim) * bit_row_copies),
+        query(cutter.take<std::uint8_t>(bitformer_query_block(planes, head_dim) * query_stride)),
+        distances(cutter.take<std::byte>(0)) {}
   LOWATT_ALWAYS_INLINE explicit BitformerWorkspace(const BitformerArguments& arguments) noexcept
       : BitformerWorkspace(arguments.block.workspace, arguments.planes, arguments.block.head_dim,
-                           arguments.block.value_dim, 0) {}
+                           arguments.block.value_dim) {}
 
-  static constexpr Index weights_stride = 2 * tile_keys;
-  static LOWATT_ALWAYS_INLINE constexpr Index query_stride(int planes, Index head_dim) noexcept {
-    return bit_row_bytes(planes, head_dim) * bit_row_copies;
-  }
-  // After the dims there is room for any level's register of partial sums of P.
-  static LOWATT_ALWAYS_INLINE constexpr Index sums_stride(Index value_dim) noexcept {
-    return round_up(value_dim, value_block) + 16;
-  }
+  // Without distances.
+  LOWATT_ALWAYS_INLINE Index bytes() const noexcept { return cutter.size(); }
   // Distances of `rows` rows with the keys of tile t.
   template <class T>
   LOWATT_ALWAYS_INLINE T* tile_distances(Index rows, Index t) const noexcept {
@@ -102,20 +138,29 @@ LOWATT_ALWAYS_INLINE VisibleRange bitformer_full_tiles(const BlockArguments& blo
   return {(common.begin + tile_keys - 1) / tile_keys, common.end / tile_keys};
 }
 
-// Encodes the block's queries and clears its statistic and accumulators.
+// Calls each(t, whether it is full) for the tiles of which any row sees anything.
+template <class Each>
+LOWATT_ALWAYS_INLINE void for_visible_tiles(const BlockArguments& block, Each&& each) noexcept {
+  const VisibleRange full_tiles = bitformer_full_tiles(block);
+  for (Index t = block.tile_begin; t < block.tile_end; ++t) {
+    const bool is_full = t >= full_tiles.begin && t < full_tiles.end;
+    if (is_full || block.tile_is_visible(t)) each(t, is_full);
+  }
+}
+
+// Encodes the block's queries and clears its statistic and sums.
 template <class L>
-void bitformer_prepare(const BitformerArguments& arguments) noexcept {
+void bitformer_prepare_rows(const BitformerArguments& arguments) noexcept {
   const BlockArguments& block = arguments.block;
   const BitformerWorkspace workspace(arguments);
-  const Index query_stride = workspace.query_stride(arguments.planes, block.head_dim);
+  const BitformerSums& sums = workspace.sums;
   for (Index r = 0; r < block.rows; ++r) {
     encode_bit_row<L>(block.query + r * block.query_stride, block.head_dim, arguments.planes,
-                      arguments.thresholds, workspace.query + r * query_stride);
-    workspace.minimum[r] = UINT32_MAX;
+                      arguments.thresholds, workspace.query + r * workspace.query_stride);
+    sums.minimum[r] = UINT32_MAX;
   }
-  const Index sums = block.rows * workspace.sums_stride(block.value_dim);
-  for (Index i = 0; i < sums; ++i) workspace.sums[i] = 0;
-  *workspace.tiles_added = 0;
+  sums.clear(block.rows);
+  *sums.state = {};
 }
 
 template <class L, class Distance>
@@ -123,55 +168,53 @@ void bitformer_statistic_of(const BitformerArguments& arguments) noexcept {
   const BlockArguments& block = arguments.block;
   const BitformerWorkspace workspace(arguments);
   const Index steps = bit_row_bytes(arguments.planes, block.head_dim);
-  const VisibleRange full_tiles = bitformer_full_tiles(block);
   constexpr auto farthest = static_cast<Distance>(~Distance{0});
 
   // Slot by slot: minima over the keys of one slot of all tiles.
-  alignas(64) Distance minimum[bitformer_most_rows][tile_keys];
+  alignas(64) Distance minimum[bitformer_most_rows / sizeof(Distance)][tile_keys];
   for (Index r = 0; r < block.rows; ++r)
     for (Index j = 0; j < tile_keys; ++j) minimum[r][j] = farthest;
 
-  for (Index t = block.tile_begin; t < block.tile_end; ++t) {
-    const bool full = t >= full_tiles.begin && t < full_tiles.end;
-    if (!full && !block.tile_is_visible(t)) continue;
+  for_visible_tiles(block, [&](Index t, bool is_full) noexcept {
     const std::byte* bits = block.tiles.tile(t);
     auto* distances = workspace.tile_distances<Distance>(block.rows, t);
     for_rows(block.rows, [&]<int Rows>(Index r) noexcept {
-      bit_distances<L, Rows>(workspace.query + r * steps * bit_row_copies, bits, steps,
+      bit_distances<L, Rows>(workspace.query + r * workspace.query_stride, bits, steps,
                              distances + r * tile_keys);
     });
     for (Index r = 0; r < block.rows; ++r) {
       Distance* row = distances + r * tile_keys;
-      if (!full) hide(row, block.visible_word(r, t), farthest);
+      if (!is_full) hide(row, block.visible_word(r, t), farthest);
       for (Index j = 0; j < tile_keys; ++j)
         minimum[r][j] = row[j] < minimum[r][j] ? row[j] : minimum[r][j];
     }
-  }
+  });
 
   for (Index r = 0; r < block.rows; ++r) {
-    Distance least = farthest;
-    for (Index j = 0; j < tile_keys; ++j) least = minimum[r][j] < least ? minimum[r][j] : least;
-    if (least < workspace.minimum[r]) workspace.minimum[r] = least;
+    const Distance least = least_distance<L>(minimum[r]);
+    if (least < workspace.sums.minimum[r]) workspace.sums.minimum[r] = least;
   }
 }
 
-// The row statistic: distances with all visible tiles, kept, and their minimum over visible keys.
-template <class L>
-void bitformer_statistic(const BitformerArguments& arguments) noexcept {
+// Calls f.operator()<Distance>() with the type that holds a block's distances.
+template <class F>
+LOWATT_ALWAYS_INLINE void with_bitformer_distance(const BitformerArguments& arguments,
+                                                  F&& f) noexcept {
   switch (bit_distance_bytes(arguments.planes, arguments.block.head_dim)) {
     case 1:
-      return bitformer_statistic_of<L, std::uint8_t>(arguments);
+      return f.template operator()<std::uint8_t>();
     case 2:
-      return bitformer_statistic_of<L, std::uint16_t>(arguments);
+      return f.template operator()<std::uint16_t>();
     default:
-      return bitformer_statistic_of<L, std::uint32_t>(arguments);
+      return f.template operator()<std::uint32_t>();
   }
 }
 
 // P of one row with the 64 keys of a tile; of hidden keys it means nothing.
 template <class L, class Distance>
-void bitformer_weigh(const BitformerArguments& arguments, const Distance* distances,
-                     Distance minimum, std::uint8_t* p) noexcept {
+LOWATT_ALWAYS_INLINE void bitformer_weigh(const BitformerArguments& arguments,
+                                          const Distance* distances, Distance minimum,
+                                          std::uint8_t* p) noexcept {
   using Op = Ops<L>;
   if (sizeof(Distance) == 1 || arguments.table_entries <= 255) {
     // Entry 255 is 0 wherever differences can be larger: saturating there changes nothing.
@@ -191,38 +234,88 @@ void bitformer_weigh(const BitformerArguments& arguments, const Distance* distan
   }
 }
 
-// Adds one tile's weighted values of Rows queries, Vectors registers of dims from `vector` on.
-template <class L, int Rows, int Vectors>
-void bitformer_add_values(const std::uint8_t* weights, const std::int8_t* values, Index vector,
-                          std::int32_t* sums, Index stride) noexcept {
+// P of Rows rows with the tiles of a batch, in two parts that dot4_narrow can take: nearly always
+// the second one is 0 for nearly all keys.
+template <class L, int Rows>
+struct BitformerWeights {
+  static constexpr bool has_rest = Ops<L>::narrow_weight < 255;
+  using Bytes = std::uint8_t[Rows][BitformerBatch::most][tile_keys];
+  alignas(64) Bytes bytes, rest;
+  std::uint32_t rest_groups[Rows][BitformerBatch::most];  // key groups that have a rest, as bits
+};
+
+// Finds P of Rows rows from `first` on and adds it to their partial sums of P, one lane each.
+// Returns how many key groups have a rest.
+template <class L, class Distance, int Rows>
+Index bitformer_weigh_batch(const BitformerArguments& arguments, const BitformerBatch& batch,
+                            Index first, BitformerWeights<L, Rows>& weights) noexcept {
   using Op = Ops<L>;
   using Register = typename Op::Register;
-  constexpr int parts = Op::dot4_parts;
+  const BlockArguments& block = arguments.block;
+  const BitformerWorkspace workspace(arguments);
+  const BitformerSums& sums = workspace.sums;
+  Index rests = 0;
+  for (int r = 0; r < Rows; ++r) {
+    const auto minimum = static_cast<Distance>(sums.minimum[first + r]);
+    std::int32_t* total = sums.sums + (first + r) * sums.stride + sums.dims;
+    Register sum = Op::load(total);
+    for (Index t = 0; t < batch.count; ++t) {
+      std::uint8_t* p = weights.bytes[r][t];
+      const Index position = batch.position[t];
+      bitformer_weigh<L>(
+          arguments,
+          workspace.tile_distances<Distance>(block.rows, position) + (first + r) * tile_keys,
+          minimum, p);
+      if (!batch.is_full[t]) hide(p, block.visible_word(first + r, position), std::uint8_t{0});
+      std::uint32_t groups = 0;
+      for (Index j = 0; j < tile_keys; j += Op::bytes) {
+        const Register whole = Op::load(p + j);
+        sum = Op::dot4_narrow(sum, whole, Op::fill_u8(1));
+        if constexpr (weights.has_rest) {
+          const Register limit = Op::fill_u8(Op::narrow_weight);
+          const Register rest = Op::subtract_saturate_u8(whole, limit);
+          Op::store(p + j, Op::min_u8(whole, limit));
+          Op::store(weights.rest[r][t] + j, rest);
+          groups |= Op::nonzero_lanes(rest) << j / value_group;
+        }
+      }
+      if constexpr (weights.has_rest) {
+        weights.rest_groups[r][t] = groups;
+        rests += __builtin_popcount(groups);
+      }
+    }
+    Op::store(total, sum);
+  }
+  return rests;
+}
+
+// Adds a batch's values, weighted by `weights`, for Rows queries, Vectors registers of dims from
+// `vector` on.
+template <class L, int Rows, int Vectors>
+void bitformer_add_values(const BitformerBatch& batch,
+                          const typename BitformerWeights<L, Rows>::Bytes& weights, Index vector,
+                          bool is_first, std::int32_t* sums, Index stride) noexcept {
+  using Op = Ops<L>;
+  using Register = typename Op::Register;
   Register sum[Rows][Vectors];
   LOWATT_UNROLL
   for (int r = 0; r < Rows; ++r) {
     LOWATT_UNROLL
     for (int v = 0; v < Vectors; ++v)
-      sum[r][v] = Op::load(sums + r * stride + (vector + v) * Op::lanes);
+      sum[r][v] = is_first ? Op::zero() : Op::load(sums + r * stride + (vector + v) * Op::lanes);
   }
-  for (Index j = 0; j < tile_keys; j += value_group) {
-    Register value[Vectors][parts];
-    LOWATT_UNROLL
-    for (int v = 0; v < Vectors; ++v) {
-      const Register bytes = Op::load(values + value_vector_offset<L>(vector + v) +
-                                      j / value_group * value_group_stride);
+  for (Index t = 0; t < batch.count; ++t) {
+    const std::byte* values = batch.values[t];
+    for (Index j = 0; j < tile_keys; j += value_group, values += value_group_stride) {
+      Register value[Vectors];
       LOWATT_UNROLL
-      for (int part = 0; part < parts; ++part) value[v][part] = Op::split_s8(bytes, part);
-    }
-    LOWATT_UNROLL
-    for (int r = 0; r < Rows; ++r) {
+      for (int v = 0; v < Vectors; ++v)
+        value[v] = Op::load(values + value_vector_offset<L>(vector + v));
       LOWATT_UNROLL
-      for (int part = 0; part < parts; ++part) {
-        const Register weight =
-            Op::broadcast4(weights + r * BitformerWorkspace::weights_stride + part * tile_keys + j);
+      for (int r = 0; r < Rows; ++r) {
+        const Register weight = Op::broadcast4(weights[r][t] + j);
         LOWATT_UNROLL
-        for (int v = 0; v < Vectors; ++v)
-          sum[r][v] = Op::dot4_part(sum[r][v], weight, value[v][part]);
+        for (int v = 0; v < Vectors; ++v) sum[r][v] = Op::dot4_narrow(sum[r][v], weight, value[v]);
       }
     }
   }
@@ -234,114 +327,132 @@ void bitformer_add_values(const std::uint8_t* weights, const std::int8_t* values
   }
 }
 
-// Tiles after which 32-bit sums are moved to 64 bits, before they could overflow.
-inline constexpr Index bitformer_tiles_in_sums = 1024;
-
-template <class L>
-void bitformer_widen_sums(const BitformerWorkspace& workspace, Index count, bool first) noexcept {
-  for (Index i = 0; i < count; ++i) {
-    workspace.wide_sums[i] = (first ? 0 : workspace.wide_sums[i]) + workspace.sums[i];
-    workspace.sums[i] = 0;
-  }
+// Adds a batch's values of all `vectors` registers of dims.
+template <class L, int Rows>
+LOWATT_ALWAYS_INLINE void bitformer_add_rows(
+    const BitformerBatch& batch, const typename BitformerWeights<L, Rows>::Bytes& weights,
+    Index vectors, bool is_first, std::int32_t* sums, Index stride) noexcept {
+  constexpr int together = Ops<L>::block_vectors;
+  Index v = 0;
+  for (; v + together <= vectors; v += together)
+    bitformer_add_values<L, Rows, together>(batch, weights, v, is_first, sums, stride);
+  for (; v < vectors; ++v)
+    bitformer_add_values<L, Rows, 1>(batch, weights, v, is_first, sums, stride);
 }
 
-// Takes one row's P of a tile: adds them to the row's partial sums of P, one lane each, and splits
-// them as bitformer_add_values wants them.
-template <class L>
-LOWATT_ALWAYS_INLINE void bitformer_take_weights(const std::uint8_t* p, std::int32_t* sums,
-                                                 std::uint8_t* weights) noexcept {
+// Adds what the rests of P weigh, key group by key group.
+template <class L, int Rows>
+void bitformer_add_rests(const BitformerBatch& batch, const BitformerWeights<L, Rows>& weights,
+                         Index vectors, std::int32_t* sums, Index stride) noexcept {
   using Op = Ops<L>;
-  using Register = typename Op::Register;
-  Register sum = Op::load(sums);
-  for (Index j = 0; j < tile_keys; j += Op::bytes) {
-    const Register bytes = Op::load(p + j);
-    sum = Op::dot4_narrow(sum, bytes, Op::fill_u8(1));
-    for (int part = 0; part < Op::dot4_parts; ++part)
-      Op::store(weights + part * tile_keys + j, Op::split_u8(bytes, part));
-  }
-  Op::store(sums, sum);
+  for (int r = 0; r < Rows; ++r)
+    for (Index t = 0; t < batch.count; ++t)
+      for (std::uint32_t left = weights.rest_groups[r][t]; left != 0; left &= left - 1) {
+        const Index group = __builtin_ctz(left);
+        const auto weight = Op::broadcast4(weights.rest[r][t] + group * value_group);
+        const std::byte* values = batch.values[t] + group * value_group_stride;
+        for (Index v = 0; v < vectors; ++v) {
+          std::int32_t* sum = sums + r * stride + v * Op::lanes;
+          Op::store(sum, Op::dot4_narrow(Op::load(sum), weight,
+                                         Op::load(values + value_vector_offset<L>(v))));
+        }
+      }
+}
+
+// Calls add(batch, whether it is the first in sums) for the block's tiles that are seen.
+template <class Add>
+LOWATT_ALWAYS_INLINE void for_bitformer_batches(const BitformerArguments& arguments,
+                                                const BitformerSums& sums, Add&& add) noexcept {
+  const BlockArguments& block = arguments.block;
+  const BitformerTileLayout layout(arguments.planes, block.head_dim, block.value_dim);
+  BitformerBatch batch;
+  const auto add_batch = [&]() noexcept {
+    const bool is_first = sums.make_room(block.rows, batch.count);
+    add(batch, is_first);
+    batch.count = 0;
+  };
+  for_visible_tiles(block, [&](Index t, bool is_full) noexcept {
+    batch.position[batch.count] = t;
+    batch.is_full[batch.count] = is_full;
+    batch.values[batch.count] = block.tiles.tile(t) + layout.values_offset();
+    if (++batch.count == BitformerBatch::most) add_batch();
+  });
+  if (batch.count > 0) add_batch();
 }
 
 template <class L, class Distance>
 void bitformer_accumulate_of(const BitformerArguments& arguments) noexcept {
-  const BlockArguments& block = arguments.block;
-  const BitformerWorkspace workspace(arguments);
-  const BitformerTileLayout layout(arguments.planes, block.head_dim, block.value_dim);
-  const Index padded_value_dim = round_up(block.value_dim, value_block);
-  const Index stride = workspace.sums_stride(block.value_dim);
-  const Index vectors = padded_value_dim / Ops<L>::lanes;
-  const VisibleRange full_tiles = bitformer_full_tiles(block);
-  Index tiles_added = *workspace.tiles_added;
-
-  for (Index t = block.tile_begin; t < block.tile_end; ++t) {
-    const bool full = t >= full_tiles.begin && t < full_tiles.end;
-    if (!full && !block.tile_is_visible(t)) continue;
-    if (tiles_added > 0 && tiles_added % bitformer_tiles_in_sums == 0)
-      bitformer_widen_sums<L>(workspace, block.rows * stride,
-                              tiles_added == bitformer_tiles_in_sums);
-    ++tiles_added;
-
-    const auto* distances = workspace.tile_distances<Distance>(block.rows, t);
-    for (Index r = 0; r < block.rows; ++r) {
-      alignas(64) std::uint8_t p[tile_keys];
-      bitformer_weigh<L>(arguments, distances + r * tile_keys,
-                         static_cast<Distance>(workspace.minimum[r]), p);
-      if (!full) hide(p, block.visible_word(r, t), std::uint8_t{0});
-      bitformer_take_weights<L>(p, workspace.sums + r * stride + padded_value_dim,
-                                workspace.weights + r * workspace.weights_stride);
-    }
-    const auto* values =
-        reinterpret_cast<const std::int8_t*>(block.tiles.tile(t) + layout.values_offset());
-    for_rows(block.rows, [&]<int Rows>(Index r) noexcept {
-      const std::uint8_t* weights = workspace.weights + r * workspace.weights_stride;
-      std::int32_t* sums = workspace.sums + r * stride;
-      constexpr int together = Ops<L>::block_vectors;
-      Index v = 0;
-      for (; v + together <= vectors; v += together)
-        bitformer_add_values<L, Rows, together>(weights, values, v, sums, stride);
-      for (; v < vectors; ++v) bitformer_add_values<L, Rows, 1>(weights, values, v, sums, stride);
+  const BitformerSums sums = BitformerWorkspace(arguments).sums;
+  const Index vectors = sums.dims / Ops<L>::lanes;
+  for_bitformer_batches(arguments, sums, [&](const BitformerBatch& batch, bool is_first) noexcept {
+    for_rows(arguments.block.rows, [&]<int Rows>(Index r) noexcept {
+      BitformerWeights<L, Rows> weights;
+      const Index rests = bitformer_weigh_batch<L, Distance, Rows>(arguments, batch, r, weights);
+      std::int32_t* row_sums = sums.sums + r * sums.stride;
+      bitformer_add_rows<L, Rows>(batch, weights.bytes, vectors, is_first, row_sums, sums.stride);
+      // Many rests are better added like the first parts.
+      constexpr Index groups = Rows * tile_keys / value_group;
+      if (rests > groups * batch.count / 4)
+        bitformer_add_rows<L, Rows>(batch, weights.rest, vectors, false, row_sums, sums.stride);
+      else if (rests > 0)
+        bitformer_add_rests<L, Rows>(batch, weights, vectors, row_sums, sums.stride);
     });
-  }
-  *workspace.tiles_added = tiles_added;
+  });
 }
 
-// Adds the tiles [tile_begin, tile_end) to the block's sums.
+template <class L>
+LOWATT_ALWAYS_INLINE void bitformer_statistic_rows(const BitformerArguments& arguments) noexcept {
+  with_bitformer_distance(arguments, [&]<class Distance>() noexcept {
+    bitformer_statistic_of<L, Distance>(arguments);
+  });
+}
+template <class L>
+LOWATT_ALWAYS_INLINE void bitformer_accumulate_rows(const BitformerArguments& arguments) noexcept {
+  with_bitformer_distance(arguments, [&]<class Distance>() noexcept {
+    bitformer_accumulate_of<L, Distance>(arguments);
+  });
+}
+
+// The phases: encoding queries, ...
+template <class L>
+void bitformer_prepare(const BitformerArguments& arguments) noexcept {
+  bitformer_prepare_rows<L>(arguments);
+}
+// ... the row statistic: distances with all visible tiles, kept, and their minimum, ...
+template <class L>
+void bitformer_statistic(const BitformerArguments& arguments) noexcept {
+  bitformer_statistic_rows<L>(arguments);
+}
+// ... adding the tiles [tile_begin, tile_end) to the block's sums, ...
 template <class L>
 void bitformer_accumulate(const BitformerArguments& arguments) noexcept {
-  switch (bit_distance_bytes(arguments.planes, arguments.block.head_dim)) {
-    case 1:
-      return bitformer_accumulate_of<L, std::uint8_t>(arguments);
-    case 2:
-      return bitformer_accumulate_of<L, std::uint16_t>(arguments);
-    default:
-      return bitformer_accumulate_of<L, std::uint32_t>(arguments);
-  }
+  bitformer_accumulate_rows<L>(arguments);
 }
-
-// Weighted means to float: in double, left to right, rounded once.
+// ... and weighted means to float: in double, left to right, rounded once.
 template <class L>
 void bitformer_finish(const BitformerArguments& arguments) noexcept {
   const BlockArguments& block = arguments.block;
-  const BitformerWorkspace workspace(arguments);
-  const Index padded_value_dim = round_up(block.value_dim, value_block);
-  const Index stride = workspace.sums_stride(block.value_dim);
-  const bool wide = *workspace.tiles_added > bitformer_tiles_in_sums;
+  const BitformerSums sums = BitformerWorkspace(arguments).sums;
+  const bool is_wide = sums.state->is_wide;
   for (Index r = 0; r < block.rows; ++r) {
     float* out = block.out + r * block.out_stride;
-    const std::int32_t* sums = workspace.sums + r * stride;
-    const std::int64_t* wide_sums = workspace.wide_sums + r * stride;
+    const std::int32_t* narrow = sums.sums + r * sums.stride;
+    const std::int64_t* wide = sums.wide_sums + r * sums.stride;
     std::int64_t weight = 0;
-    for (Index i = padded_value_dim; i < padded_value_dim + Ops<L>::lanes; ++i)
-      weight += wide ? wide_sums[i] + sums[i] : sums[i];
-    // A row without visible keys has only zero sums.
-    const double divisor = weight > 0 ? static_cast<double>(weight) : 1.0;
-    if (wide) {
-      for (Index c = 0; c < block.value_dim; ++c)
-        out[c] = static_cast<float>(arguments.value_scale *
-                                    static_cast<double>(wide_sums[c] + sums[c]) / divisor);
+    for (Index i = sums.dims; i < sums.dims + Ops<L>::lanes; ++i)
+      weight += is_wide ? wide[i] + narrow[i] : narrow[i];
+    const auto divisor = static_cast<double>(weight);  // 0: the row sees no key
+    const double inverse = 1.0 / divisor;
+    const auto mean = [&](std::int64_t sum) __attribute__((always_inline)) {
+      return static_cast<float>(
+          Ops<L>::quotient(arguments.value_scale * static_cast<double>(sum), divisor, inverse));
+    };
+    if (weight == 0) {
+      for (Index c = 0; c < block.value_dim; ++c) out[c] = 0;
+    } else if (is_wide) {
+      for (Index c = 0; c < block.value_dim; ++c) out[c] = mean(wide[c] + narrow[c]);
     } else {
-      for (Index c = 0; c < block.value_dim; ++c)
-        out[c] = static_cast<float>(arguments.value_scale * static_cast<double>(sums[c]) / divisor);
+      for (Index c = 0; c < block.value_dim; ++c) out[c] = mean(narrow[c]);
     }
   }
 }

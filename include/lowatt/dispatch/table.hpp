@@ -3,6 +3,7 @@
 
 #include "../arch/tags.hpp"
 #include "../bitformer/kernel.hpp"
+#include "../bitformer/tile_amx.hpp"
 #include "../inhibitor/kernel.hpp"
 #include "../inhibitor/kernel_fp32.hpp"
 #include "../inhibitor/kernel_int16.hpp"

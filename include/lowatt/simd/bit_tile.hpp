@@ -76,9 +76,10 @@ LOWATT_ALWAYS_INLINE void encode_bit_row(const float* x, Index dim, int planes,
                                          const float* thresholds, std::uint8_t* row) noexcept {
   encode_bits<L>(x, nullptr, dim, planes, thresholds,
                  [&](Index first, Index count, std::uint64_t word) noexcept {
-                   for (Index i = 0; i < count; ++i, word >>= 8)
-                     for (Index copy = 0; copy < bit_row_copies; ++copy)
-                       row[(first + i) * bit_row_copies + copy] = static_cast<std::uint8_t>(word);
+                   for (Index i = 0; i < count; ++i, word >>= 8) {
+                     const auto copies = static_cast<std::uint32_t>(word & 255) * 0x01010101u;
+                     __builtin_memcpy(row + (first + i) * bit_row_copies, &copies, sizeof copies);
+                   }
                  });
 }
 
@@ -132,6 +133,26 @@ void bit_distances(const std::uint8_t* row, const std::byte* bits, Index steps,
       for (Index i = 0; i < Rows * tile_keys; ++i)
         distances[i] = static_cast<Distance>(distances[i] + counts[i]);
     }
+  }
+}
+
+// The least of 64 distances.
+template <class L, class Distance>
+LOWATT_ALWAYS_INLINE Distance least_distance(const Distance* distances) noexcept {
+  using Op = Ops<L>;
+  if constexpr (sizeof(Distance) == 4) {
+    Distance least = distances[0];
+    for (Index j = 1; j < tile_keys; ++j) least = distances[j] < least ? distances[j] : least;
+    return least;
+  } else {
+    constexpr bool is_byte = sizeof(Distance) == 1;
+    constexpr Index width = Op::bytes / static_cast<Index>(sizeof(Distance));
+    auto least = Op::load(distances);
+    for (Index j = width; j < tile_keys; j += width) {
+      const auto next = Op::load(distances + j);
+      least = is_byte ? Op::min_u8(least, next) : Op::min_u16(least, next);
+    }
+    return static_cast<Distance>(is_byte ? Op::reduce_min_u8(least) : Op::reduce_min_u16(least));
   }
 }
 

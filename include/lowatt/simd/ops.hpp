@@ -28,14 +28,15 @@
 //   32 bits        add_i32, max_i32, divide_by_16_i32 (of multiples)
 //   4-byte dot     dot4(acc, u, s): acc + sum of u*s over the lane's four bytes, u unsigned,
 //                  s signed, exact for all values; dot4_narrow: the same, faster below avx512icl,
-//                  where the caller knows that u0*s0 + u1*s1 and u2*s2 + u3*s3 fit 16 bits
+//                  where the caller knows that u0*s0 + u1*s1 and u2*s2 + u3*s3 fit 16 bits, as they
+//                  do for any s above -128 and u up to narrow_weight, 127 or 255
 //                  dot4 in parts, for operands that are used often: the sum of
 //                  dot4_part(acc, split_u8(u, p), split_s8(s, p)) over p < dot4_parts is dot4
 //                  narrow sums, the fastest where pairs of products, and their sums over
 //                  narrow_steps steps, fit 16 bits: acc = narrow_begin(total), then acc =
 //                  narrow_add(acc, u, s), then total = narrow_end(total, acc)
 //   reduction      reduce4(a, b, c, d, out): the four sums of all lanes; reduce_add_i32,
-//                  reduce_max_i32; of Float reduce_max, reduce_add
+//                  reduce_max_i32, reduce_min_u8, reduce_min_u16; of Float reduce_max, reduce_add
 //   and 64         fill_i64, min_i32, shift_left_i32; multiply_add_high(x, m, c): the upper 32 bits
 //                  of x*m + c, x and m unsigned, c 64 bits in either half of every pair of lanes
 //   comparison     mask_not_below(scores, threshold): 64 scores, int32 or float, bit j set where
@@ -44,6 +45,8 @@
 //                  nonzero_lanes(a): bit l set where lane l is not 0
 //   float          multiply_add(a, b, c) = a*b + c, fused where the level has it; round_i32 half
 //                  to even; to_float (of 32-bit lanes); load_i8_as_float (`lanes` signed bytes);
+//                  quotient(a, divisor, inverse) of doubles: a / divisor, for integer divisors
+//                  below 2^49 of which inverse is the reciprocal;
 //                  load_f16, store_f16 (`lanes` numbers of half precision, as core/half.hpp)
 #pragma once
 
@@ -61,6 +64,17 @@ namespace lowatt {
 
 template <class L>
 struct Ops;
+
+// a / divisor, rounded as the division is, where inverse is 1 / divisor, rounded; divisor an
+// integer in [1, 2^49), a normal or 0. The first product is within 2 ulp, so that the remainder, an
+// integer of at most 53 bits times a power of two, is exact. Adding remainder * inverse, of
+// relative error 2^-53, leaves an error below 2^-51 ulp. But a / divisor lies at least 1/(4
+// divisor) ulp from any number half-way between two doubles: such a number has 54 significant bits,
+// its product with divisor as many or more, and a has 53.
+LOWATT_ALWAYS_INLINE double fused_quotient(double a, double divisor, double inverse) noexcept {
+  const double near = a * inverse;
+  return __builtin_fma(__builtin_fma(-near, divisor, a), inverse, near);
+}
 
 LOWATT_ALWAYS_INLINE std::int32_t load_i32(const void* four_bytes) noexcept {
   std::int32_t value;

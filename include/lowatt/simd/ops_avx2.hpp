@@ -105,6 +105,7 @@ struct Ops<arch::avx2> {
     return dot4_part(dot4_part(acc, split_u8(u, 0), split_s8(s, 0)), split_u8(u, 1),
                      split_s8(s, 1));
   }
+  static constexpr int narrow_weight = 127;
   static LOWATT_ALWAYS_INLINE Register dot4_narrow(Register acc, Register u, Register s) noexcept {
     return _mm256_add_epi32(acc,
                             _mm256_madd_epi16(_mm256_maddubs_epi16(u, s), _mm256_set1_epi16(1)));
@@ -215,8 +216,20 @@ struct Ops<arch::avx2> {
     const __m128i pairs = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0x4e));
     return _mm_cvtsi128_si32(_mm_max_epi32(pairs, _mm_shuffle_epi32(pairs, 0xb1)));
   }
+  static LOWATT_ALWAYS_INLINE int reduce_min_u8(Register a) noexcept {
+    const __m128i half = _mm_min_epu8(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    const __m128i pairs = _mm_min_epu8(half, _mm_srli_epi16(half, 8));
+    return _mm_cvtsi128_si32(_mm_minpos_epu16(pairs)) & 255;
+  }
+  static LOWATT_ALWAYS_INLINE int reduce_min_u16(Register a) noexcept {
+    const __m128i half = _mm_min_epu16(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    return _mm_cvtsi128_si32(_mm_minpos_epu16(half)) & 65535;
+  }
   static LOWATT_ALWAYS_INLINE Float multiply_add(Float a, Float b, Float c) noexcept {
     return _mm256_fmadd_ps(a, b, c);
+  }
+  static LOWATT_ALWAYS_INLINE double quotient(double a, double divisor, double inverse) noexcept {
+    return fused_quotient(a, divisor, inverse);
   }
   static LOWATT_ALWAYS_INLINE Register round_i32(Float a) noexcept { return _mm256_cvtps_epi32(a); }
   static LOWATT_ALWAYS_INLINE Float to_float(Register a) noexcept { return _mm256_cvtepi32_ps(a); }

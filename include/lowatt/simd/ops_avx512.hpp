@@ -104,6 +104,7 @@ struct Ops<arch::avx512> {
     return dot4_part(dot4_part(acc, split_u8(u, 0), split_s8(s, 0)), split_u8(u, 1),
                      split_s8(s, 1));
   }
+  static constexpr int narrow_weight = 127;
   static LOWATT_ALWAYS_INLINE Register dot4_narrow(Register acc, Register u, Register s) noexcept {
     return _mm512_add_epi32(acc,
                             _mm512_madd_epi16(_mm512_maddubs_epi16(u, s), _mm512_set1_epi16(1)));
@@ -220,8 +221,26 @@ struct Ops<arch::avx512> {
   static LOWATT_ALWAYS_INLINE std::int32_t reduce_max_i32(Register a) noexcept {
     return _mm512_reduce_max_epi32(a);
   }
+  static LOWATT_ALWAYS_INLINE int reduce_min_u8(Register a) noexcept {
+    const __m256i half =
+        _mm256_min_epu8(_mm512_castsi512_si256(a), _mm512_extracti64x4_epi64(a, 1));
+    const __m128i quarter =
+        _mm_min_epu8(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+    const __m128i pairs = _mm_min_epu8(quarter, _mm_srli_epi16(quarter, 8));
+    return _mm_cvtsi128_si32(_mm_minpos_epu16(pairs)) & 255;
+  }
+  static LOWATT_ALWAYS_INLINE int reduce_min_u16(Register a) noexcept {
+    const __m256i half =
+        _mm256_min_epu16(_mm512_castsi512_si256(a), _mm512_extracti64x4_epi64(a, 1));
+    const __m128i quarter =
+        _mm_min_epu16(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+    return _mm_cvtsi128_si32(_mm_minpos_epu16(quarter)) & 65535;
+  }
   static LOWATT_ALWAYS_INLINE Float multiply_add(Float a, Float b, Float c) noexcept {
     return _mm512_fmadd_ps(a, b, c);
+  }
+  static LOWATT_ALWAYS_INLINE double quotient(double a, double divisor, double inverse) noexcept {
+    return fused_quotient(a, divisor, inverse);
   }
   static LOWATT_ALWAYS_INLINE Register round_i32(Float a) noexcept { return _mm512_cvtps_epi32(a); }
   static LOWATT_ALWAYS_INLINE Float to_float(Register a) noexcept { return _mm512_cvtepi32_ps(a); }

@@ -10,9 +10,11 @@ struct Ops<arch::avx512icl> : Ops<arch::avx512> {
   static LOWATT_ALWAYS_INLINE Register popcount_u8(Register a) noexcept {
     return _mm512_popcnt_epi8(a);
   }
-  // 128 entries per permutation; indices wrap, so those outside are masked to zero.
+  // 64 or 128 entries per permutation; indices wrap, so those outside take a zero entry or are
+  // masked to zero.
   static LOWATT_ALWAYS_INLINE Register lookup_u8(const std::uint8_t* table, int used,
                                                  Register index) noexcept {
+    if (used < 64) return _mm512_permutexvar_epi8(min_u8(index, fill_u8(63)), load(table));
     const __mmask64 upper = _mm512_movepi8_mask(index);
     const Register value =
         _mm512_maskz_permutex2var_epi8(~upper, load(table), index, load(table + 64));
@@ -29,6 +31,7 @@ struct Ops<arch::avx512icl> : Ops<arch::avx512> {
   static LOWATT_ALWAYS_INLINE Register dot4(Register acc, Register u, Register s) noexcept {
     return _mm512_dpbusd_epi32(acc, u, s);
   }
+  static constexpr int narrow_weight = 255;
   static LOWATT_ALWAYS_INLINE Register dot4_narrow(Register acc, Register u, Register s) noexcept {
     return _mm512_dpbusd_epi32(acc, u, s);
   }

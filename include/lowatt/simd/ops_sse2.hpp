@@ -103,6 +103,7 @@ struct Ops<arch::sse2> {
     return dot4_part(dot4_part(acc, split_u8(u, 0), split_s8(s, 0)), split_u8(u, 1),
                      split_s8(s, 1));
   }
+  static constexpr int narrow_weight = 255;
   static LOWATT_ALWAYS_INLINE Register dot4_narrow(Register acc, Register u, Register s) noexcept {
     return dot4(acc, u, s);
   }
@@ -211,8 +212,22 @@ struct Ops<arch::sse2> {
     const Register pairs = max_i32(a, _mm_shuffle_epi32(a, 0x4e));
     return _mm_cvtsi128_si32(max_i32(pairs, _mm_shuffle_epi32(pairs, 0xb1)));
   }
+  static LOWATT_ALWAYS_INLINE int reduce_min_u8(Register a) noexcept {
+    a = _mm_min_epu8(a, _mm_srli_si128(a, 8));
+    a = _mm_min_epu8(a, _mm_srli_si128(a, 4));
+    a = _mm_min_epu8(a, _mm_srli_si128(a, 2));
+    return _mm_cvtsi128_si32(_mm_min_epu8(a, _mm_srli_si128(a, 1))) & 255;
+  }
+  static LOWATT_ALWAYS_INLINE int reduce_min_u16(Register a) noexcept {
+    a = min_u16(a, _mm_srli_si128(a, 8));
+    a = min_u16(a, _mm_srli_si128(a, 4));
+    return _mm_cvtsi128_si32(min_u16(a, _mm_srli_si128(a, 2))) & 65535;
+  }
   static LOWATT_ALWAYS_INLINE Float multiply_add(Float a, Float b, Float c) noexcept {
     return a * b + c;
+  }
+  static LOWATT_ALWAYS_INLINE double quotient(double a, double divisor, double) noexcept {
+    return a / divisor;
   }
   static LOWATT_ALWAYS_INLINE Register round_i32(Float a) noexcept { return _mm_cvtps_epi32(a); }
   static LOWATT_ALWAYS_INLINE Float to_float(Register a) noexcept { return _mm_cvtepi32_ps(a); }

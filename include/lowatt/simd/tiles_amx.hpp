@@ -2,9 +2,10 @@
 //
 //   sums[rows][16] += left[rows][depth] . right[depth][16]
 //
-// Depth is at most 64 bytes: 32 numbers of bf16, or 64 of 8 bits (left signed, right unsigned). In
-// a right operand the 4 bytes of a column that are consecutive in depth lie side by side. A product
-// takes 16 cycles, loading a tile 8, storing one 16.
+// Depth is at most 64 bytes: 32 numbers of bf16, or 64 of 8 bits (one side signed, the other
+// unsigned: the left one, if left_unsigned). In a right operand the 4 bytes of a column that are
+// consecutive in depth lie side by side. A product takes 16 cycles, loading a tile 8, storing
+// one 16.
 //
 // Register numbers are literals, since g++ makes assembler text of them. Compilers know neither
 // what tile loads read nor what tile stores write: memory_barrier() stands where vector code and
@@ -61,7 +62,9 @@ struct Sums {
 };
 
 #define LOWATT_TILE_MULTIPLY(sum, left, right) \
-  if constexpr (is_int8)                       \
+  if constexpr (is_int8 && left_unsigned)      \
+    _tile_dpbusd(sum, left, right);            \
+  else if constexpr (is_int8)                  \
     _tile_dpbsud(sum, left, right);            \
   else                                         \
     _tile_dpbf16ps(sum, left, right)
@@ -89,7 +92,7 @@ struct TwoByTwo {
     _tile_stored(2, sums.data + sums.next_rows, sums.row_stride);
     _tile_stored(3, sums.data + sums.next_rows + row_bytes, sums.row_stride);
   }
-  template <bool is_int8>
+  template <bool is_int8, bool left_unsigned = false>
   static LOWATT_ALWAYS_INLINE void multiply(const Operand& left, const Operand& right) noexcept {
     _tile_loadd(4, left.data, left.row_stride);
     _tile_loadd(6, right.data, right.row_stride);
@@ -118,7 +121,7 @@ struct OneByFour {
     _tile_stored(2, sums.data + 2 * row_bytes, sums.row_stride);
     _tile_stored(3, sums.data + 3 * row_bytes, sums.row_stride);
   }
-  template <bool is_int8>
+  template <bool is_int8, bool left_unsigned = false>
   static LOWATT_ALWAYS_INLINE void multiply(const Operand& left, const Operand& right) noexcept {
     _tile_loadd(4, left.data, left.row_stride);
     _tile_loadd(6, right.data, right.row_stride);
@@ -144,7 +147,7 @@ struct TwoByOne {
     _tile_stored(0, sums.data, sums.row_stride);
     _tile_stored(2, sums.data + sums.next_rows, sums.row_stride);
   }
-  template <bool is_int8>
+  template <bool is_int8, bool left_unsigned = false>
   static LOWATT_ALWAYS_INLINE void multiply(const Operand& left, const Operand& right) noexcept {
     _tile_loadd(6, right.data, right.row_stride);
     _tile_loadd(4, left.data, left.row_stride);
@@ -164,11 +167,33 @@ struct OneByOne {
   static LOWATT_ALWAYS_INLINE void store(const Sums& sums) noexcept {
     _tile_stored(0, sums.data, sums.row_stride);
   }
-  template <bool is_int8>
+  template <bool is_int8, bool left_unsigned = false>
   static LOWATT_ALWAYS_INLINE void multiply(const Operand& left, const Operand& right) noexcept {
     _tile_loadd(4, left.data, left.row_stride);
     _tile_loadd(6, right.data, right.row_stride);
     LOWATT_TILE_MULTIPLY(0, 4, 6);
+  }
+};
+
+// One tile of rows by two of columns.
+struct OneByTwo {
+  static constexpr Index columns = 2;
+
+  static LOWATT_ALWAYS_INLINE void load(const Sums& sums) noexcept {
+    _tile_loadd(0, sums.data, sums.row_stride);
+    _tile_loadd(1, sums.data + row_bytes, sums.row_stride);
+  }
+  static LOWATT_ALWAYS_INLINE void store(const Sums& sums) noexcept {
+    _tile_stored(0, sums.data, sums.row_stride);
+    _tile_stored(1, sums.data + row_bytes, sums.row_stride);
+  }
+  template <bool is_int8, bool left_unsigned = false>
+  static LOWATT_ALWAYS_INLINE void multiply(const Operand& left, const Operand& right) noexcept {
+    _tile_loadd(4, left.data, left.row_stride);
+    _tile_loadd(6, right.data, right.row_stride);
+    LOWATT_TILE_MULTIPLY(0, 4, 6);
+    _tile_loadd(7, right.data + right.next, right.row_stride);
+    LOWATT_TILE_MULTIPLY(1, 4, 7);
   }
 };
 
@@ -181,7 +206,7 @@ struct TwoRows {
 
   // Set the sums to those of all steps. left.next leads to the other tile of rows and left_step to
   // the next step; right.next leads to the next step.
-  template <bool is_int8, int set>
+  template <bool is_int8, int set, bool left_unsigned = false>
   static LOWATT_ALWAYS_INLINE void multiply(const Operand& left, Index left_step,
                                             const Operand& right, Index steps) noexcept {
     const std::byte* a = left.data;
@@ -224,7 +249,7 @@ struct TwoRows {
 struct OneRow {
   static constexpr Index columns = 2;
 
-  template <bool is_int8, int set>
+  template <bool is_int8, int set, bool left_unsigned = false>
   static LOWATT_ALWAYS_INLINE void multiply(const Operand& left, Index left_step,
                                             const Operand& right, Index steps) noexcept {
     const std::byte* a = left.data;
