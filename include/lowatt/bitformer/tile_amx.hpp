@@ -1,19 +1,19 @@
 // Bitformer at level amx: both products on tile registers. The sums are those of kernel.hpp. For a
 // block of up to 64 queries:
 //
-//   distances  q . k with one tile of 64 keys, q in {1, -1}, k in {0, 1}: what differs less the
-//   ones
-//              of q. One product holds two keys: k of the second is 128 and q 2 (or 64) times as
-//              much, so that a 32-bit sum is x + 256 x' (or x + 8192 x').
-//   P          by table lookup, sixteen rows of 64 keys at a time: a left operand
-//   sums       += P . v for eight tiles of keys at a time, in tile registers; the right operand is
-//              the values as they lie
+//   distances  q . k with one tile of 64 keys, q in {1, -1}, k in {0, 1}: how many bits differ less
+//              how many of q are 1. One product holds two keys: the second one has 128 for 1 and
+//              finds 2 (or 64) times q, so that a 32-bit sum is x + 256 x' (or x + 8192 x').
+//   P          by table lookup, 32 rows of 64 keys at a time: left operands
+//   sums       += P . v for a batch of tiles of keys, in tile registers; the right operand is the
+//              values as they lie
 //
 // Lives on   products (16 cycles for 16 x 16 pairs and 64 bits or keys), tile stores (16 cycles for
 //            two distances of 16 x 16 pairs) and vector code: expanding the bits of keys (one
-//            vpmultishiftqb and one vpand for 64 bits, once for all rows of a block), splitting
-//            products into distances, table lookups. Products run beside vector code as long as
-//            they stand close enough to it; tile stores do not.
+//            vpmultishiftqb, one vpand and a store for 64 bits, once for all rows of a block),
+//            splitting products into distances, table lookups. Products can run beside vector code,
+//            tile stores cannot. Doing one before the other by hand (splitting the products before
+//            last, weighing a tile ahead) was no faster, or slower.
 // Layout     pack.hpp. Bits stay bits in memory, 512 of a key are expanded at a time.
 // Overflow   a product of two keys holds x < 256 for distances of a byte, else x < 8192: rows of
 //            more bits take the way of kernel.hpp.
@@ -31,16 +31,16 @@
 
 namespace lowatt {
 
-inline constexpr Index bitformer_amx_least_rows = 8;
+// Measured at 64 and 256 bits of a row: 8 rows lose by tiles, 16 gain, 12 are about even.
+inline constexpr Index bitformer_amx_least_rows = 12;
 
 LOWATT_ALWAYS_INLINE bool bitformer_takes_tiles(const BitformerArguments& arguments) noexcept {
   return arguments.block.rows >= bitformer_amx_least_rows &&
          arguments.planes * arguments.block.head_dim <= bitformer_amx_most_bits;
 }
 
-// How products hold two keys and distances lie in memory, by the width of distances. Of keys 4n to
-// 4n + 3, `order` says which ones the two halves of the first and of the second column of products
-// are; a row's products are `low` and `high`.
+// How a product holds two keys, by the width of distances: the second one's from bit `shift` on. Of
+// keys 4n to 4n + 3, `order` says which ones are in the first and in the second column of products.
 template <class Distance>
 struct BitformerFields;
 
@@ -142,11 +142,11 @@ void bitformer_amx_expand(const std::byte* bits, Index count, std::byte* keys) n
 }
 
 // Products of one or two tiles of rows from `row_tile` on with the expanded keys, `steps` steps of
-// depth from `first` on; work() runs beside them.
-template <class Block, class Work>
+// depth from `first` on.
+template <class Block>
 LOWATT_ALWAYS_INLINE void bitformer_amx_multiply(const BitformerAmxWorkspace& workspace,
                                                  Index row_tile, Index first, Index steps,
-                                                 std::byte* products, Work&& work) noexcept {
+                                                 std::byte* products) noexcept {
   const Index query_tile_bytes = workspace.steps * workspace.query_step_bytes;
   const tiles::Sums sums{products, 128, 16 * 128};
   if (first == 0)
@@ -163,10 +163,7 @@ LOWATT_ALWAYS_INLINE void bitformer_amx_multiply(const BitformerAmxWorkspace& wo
     query += workspace.query_step_bytes;
     keys += workspace.key_step_bytes;
   }
-  work();
-  tiles::memory_barrier();
   Block::store(sums);
-  tiles::memory_barrier();
 }
 
 // Rows' minima by slot, and distances in memory, from the products of a row: 64 bytes, or those of
@@ -273,47 +270,44 @@ struct BitformerTable {
   }
 };
 
-// Products of some rows with a tile, which wait to be split into distances.
-template <class Distance>
-struct BitformerProducts {
-  Index count = 0;  // of rows
-  const std::byte* products = nullptr;
-  const std::uint32_t* bias = nullptr;
-  Distance* distances = nullptr;
-  Distance* minimum = nullptr;
-  Index ahead = 0;  // registers to the next tile's distances
-  bool is_full = false;
-  std::uint64_t visible[32];  // of rows, unless the tile is full
-};
-
-// Splits products into distances, and takes slots' minima.
-template <class Distance>
-LOWATT_ALWAYS_INLINE void bitformer_amx_split(BitformerProducts<Distance>& rows) noexcept {
+// Splits products of `count` rows with a tile into distances, and takes slots' minima. `visible` is
+// null where all rows see all keys; `ahead` registers from the distances lie those of the next
+// tile.
+template <class L, class Distance>
+void bitformer_amx_split(const std::byte* products, const std::uint32_t* bias,
+                         const std::uint64_t* visible, Index count, Index ahead,
+                         Distance* distances, Distance* minimum) noexcept {
   using Row = BitformerRow<Distance>;
   const auto split = [&](bool is_full) __attribute__((always_inline)) {
-    const std::byte* products = rows.products;
-    const std::uint32_t* bias = rows.bias;
-    auto* out = reinterpret_cast<__m512i*>(rows.distances);
-    auto* least = reinterpret_cast<__m512i*>(rows.minimum);
-    const Index count = rows.count, ahead = rows.ahead;
+    auto* out = reinterpret_cast<__m512i*>(distances);
+    auto* least = reinterpret_cast<__m512i*>(minimum);
     for (Index r = 0; r < count; ++r) {
-      __m512i distances[Row::registers];
-      Row::split(products + r * 128, bias[r], distances);
-      if (!is_full) Row::hide(rows.visible[r], distances);
+      __m512i row[Row::registers];
+      Row::split(products + r * 128, bias[r], row);
+      if (!is_full) Row::hide(visible[r], row);
       LOWATT_UNROLL
       for (Index i = 0; i < Row::registers; ++i, ++out, ++least) {
         __builtin_prefetch(out + ahead, 1);
-        _mm512_storeu_si512(out, distances[i]);
-        _mm512_store_si512(least, Row::min(_mm512_load_si512(least), distances[i]));
+        _mm512_storeu_si512(out, row[i]);
+        _mm512_store_si512(least, Row::min(_mm512_load_si512(least), row[i]));
       }
     }
   };
-  if (rows.is_full)
+  if (visible == nullptr)
     split(true);
   else
     split(false);
-  rows.count = 0;
 }
+
+// Which keys of tile t each of 32 rows from `first` on sees.
+struct BitformerVisible {
+  std::uint64_t words[32];
+  LOWATT_ALWAYS_INLINE const std::uint64_t* see(const BlockArguments& block, Index first,
+                                                Index count, Index t) noexcept {
+    for (Index r = 0; r < count; ++r) words[r] = block.visible_word(first + r, t);
+    return words;
+  }
+};
 
 // The row statistic: distances with all visible tiles, kept, and their minimum over visible keys.
 template <class L, class Distance>
@@ -325,12 +319,6 @@ void bitformer_amx_statistic(const BitformerArguments& arguments) noexcept {
   for (Index r = 0; r < row_tiles * 16; ++r)
     for (Index j = 0; j < tile_keys; ++j) minimum[r][j] = static_cast<Distance>(~Distance{0});
 
-  // Products are split while the next ones are computed.
-  BitformerProducts<Distance> waiting;
-  waiting.ahead = row_tiles * 16 * sizeof(Distance);
-  const auto split = [&]() __attribute__((always_inline)) {
-    bitformer_amx_split(waiting);
-  };
   tiles::configure(block.rows < tiles::rows ? block.rows : tiles::rows, tiles::row_bytes);
   for_visible_tiles(block, [&](Index t, bool is_full) noexcept {
     constexpr Index most_steps = BitformerAmxWorkspace::most_steps;
@@ -346,24 +334,21 @@ void bitformer_amx_statistic(const BitformerArguments& arguments) noexcept {
         const Index r = row_tile * 16;
         std::byte* products = workspace.products + r * 128;
         if (row_tile + 1 < row_tiles)
-          bitformer_amx_multiply<tiles::TwoByTwo>(workspace, row_tile, first, steps, products,
-                                                  split);
+          bitformer_amx_multiply<tiles::TwoByTwo>(workspace, row_tile, first, steps, products);
         else
-          bitformer_amx_multiply<tiles::OneByTwo>(workspace, row_tile, first, steps, products,
-                                                  split);
+          bitformer_amx_multiply<tiles::OneByTwo>(workspace, row_tile, first, steps, products);
+        tiles::memory_barrier();
         if (first + steps < workspace.steps) continue;
-        waiting.count = block.rows - r < 32 ? block.rows - r : 32;
-        waiting.products = products;
-        waiting.bias = workspace.bias + r;
-        waiting.distances = workspace.tile_distances<Distance>(row_tiles * 16, r, t);
-        waiting.minimum = minimum[r];
-        waiting.is_full = is_full;
-        for (Index i = 0; !is_full && i < waiting.count; ++i)
-          waiting.visible[i] = block.visible_word(r + i, t);
+        const Index count = block.rows - r < 32 ? block.rows - r : 32;
+        constexpr Index register_keys = 64 / static_cast<Index>(sizeof(Distance));
+        BitformerVisible visible;
+        bitformer_amx_split<L>(
+            products, workspace.bias + r, is_full ? nullptr : visible.see(block, r, count, t),
+            count, row_tiles * 16 * tile_keys / register_keys,
+            workspace.tile_distances<Distance>(row_tiles * 16, r, t), minimum[r]);
       }
     }
   });
-  split();
   tiles::release();
 
   for (Index r = 0; r < block.rows; ++r) {
@@ -396,8 +381,7 @@ void bitformer_amx_weigh(Table table, Index count, const Distance* distances,
 }
 
 // Adds a batch to the sums of one or two tiles of rows from `first` on and of Block's columns of
-// dims from `column` on. weigh(t), which finds the weights of a tile, runs beside the products of
-// the tile before.
+// dims from `column` on. weigh(t) finds the weights of a tile before they are used.
 template <class Block, class Weigh>
 LOWATT_ALWAYS_INLINE void bitformer_amx_add(const BitformerBatch& batch, bool is_first, Index first,
                                             Index column, const BitformerAmxWorkspace& workspace,
@@ -410,15 +394,13 @@ LOWATT_ALWAYS_INLINE void bitformer_amx_add(const BitformerBatch& batch, bool is
     tiles::clear();
   else
     Block::load(sums);
-  weigh(0);
-  if (batch.count > 1) weigh(1);
   for (Index t = 0; t < batch.count; ++t) {
+    weigh(t);
     tiles::memory_barrier();
     Block::template multiply<true, true>(
         {workspace.weights + t * workspace.weight_bytes, tiles::row_bytes, tiles::bytes},
         {batch.values[t] + column * tiles::bytes, tiles::row_bytes, tiles::bytes});
     tiles::memory_barrier();
-    if (t + 2 < batch.count) weigh(t + 2);
   }
   Block::store(sums);
 }
@@ -436,14 +418,11 @@ void bitformer_amx_accumulate_of(const BitformerArguments& arguments) noexcept {
     for (Index r = 0; r < block.rows; r += 32) {
       const Index count = block.rows - r < 32 ? block.rows - r : 32;
       const auto weigh = [&](Index t) __attribute__((always_inline)) {
-        std::uint64_t visible[32];
-        const bool is_full = batch.is_full[t];
-        for (Index i = 0; !is_full && i < count; ++i)
-          visible[i] = block.visible_word(r + i, batch.position[t]);
+        BitformerVisible visible;
+        const Index position = batch.position[t];
         bitformer_amx_weigh<L>(
-            table, count,
-            workspace.tile_distances<Distance>(round_up(block.rows, 16), r, batch.position[t]),
-            sums.minimum + r, is_full ? nullptr : visible,
+            table, count, workspace.tile_distances<Distance>(round_up(block.rows, 16), r, position),
+            sums.minimum + r, batch.is_full[t] ? nullptr : visible.see(block, r, count, position),
             workspace.weights + t * workspace.weight_bytes, sums.sums + r * sums.stride + sums.dims,
             sums.stride);
       };
@@ -478,35 +457,25 @@ void bitformer_amx_accumulate(const BitformerArguments& arguments) noexcept {
     bitformer_amx_accumulate_of<L, Distance, BitformerTable>(arguments);
 }
 
-// Calls f.operator()<Distance>() with the type that holds a block's distances.
-template <class F>
-LOWATT_ALWAYS_INLINE void with_bitformer_amx_distance(const BitformerArguments& arguments,
-                                                      F&& f) noexcept {
-  if (bit_distance_bytes(arguments.planes, arguments.block.head_dim) == 1)
-    f.template operator()<std::uint8_t>();
-  else
-    f.template operator()<std::uint16_t>();
-}
-
 template <>
 inline void bitformer_prepare<arch::amx>(const BitformerArguments& arguments) noexcept {
   if (!bitformer_takes_tiles(arguments)) return bitformer_prepare_rows<arch::amx>(arguments);
-  with_bitformer_amx_distance(arguments, [&]<class Distance>() noexcept {
-    bitformer_amx_prepare<arch::amx, Distance>(arguments);
+  with_bitformer_distance(arguments, [&]<class Distance>() noexcept {
+    if constexpr (sizeof(Distance) < 4) bitformer_amx_prepare<arch::amx, Distance>(arguments);
   });
 }
 template <>
 inline void bitformer_statistic<arch::amx>(const BitformerArguments& arguments) noexcept {
   if (!bitformer_takes_tiles(arguments)) return bitformer_statistic_rows<arch::amx>(arguments);
-  with_bitformer_amx_distance(arguments, [&]<class Distance>() noexcept {
-    bitformer_amx_statistic<arch::amx, Distance>(arguments);
+  with_bitformer_distance(arguments, [&]<class Distance>() noexcept {
+    if constexpr (sizeof(Distance) < 4) bitformer_amx_statistic<arch::amx, Distance>(arguments);
   });
 }
 template <>
 inline void bitformer_accumulate<arch::amx>(const BitformerArguments& arguments) noexcept {
   if (!bitformer_takes_tiles(arguments)) return bitformer_accumulate_rows<arch::amx>(arguments);
-  with_bitformer_amx_distance(arguments, [&]<class Distance>() noexcept {
-    bitformer_amx_accumulate<arch::amx, Distance>(arguments);
+  with_bitformer_distance(arguments, [&]<class Distance>() noexcept {
+    if constexpr (sizeof(Distance) < 4) bitformer_amx_accumulate<arch::amx, Distance>(arguments);
   });
 }
 
