@@ -126,7 +126,7 @@ TEST(Bitformer, BlocksOfRows) {
                 {2, 128}, {4, 128}, {5, 104}, {9, 72}};
   constexpr Index value_dims[] = {16, 64, 80, 33, 128};
   unsigned seed = 0;
-  for (const Index rows : {1, 2, 3, 11, 12, 13, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65})
+  for (const Index rows : {1, 2, 3, 5, 6, 7, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65})
     for (const auto& width : widths) {
       const Index value_dim = value_dims[seed % 5], keys = seed % 2 == 0 ? 321 : 576;
       expect_exact({.planes = width.planes, .clip = 1.0, .temperature = 0.2 / width.planes},
@@ -138,7 +138,6 @@ TEST(Bitformer, BlocksOfRows) {
     }
 }
 
-// The most bits of a row that two sums of tile products share, and one more plane.
 TEST(Bitformer, ManyBits) {
   for (const Index head_dim : {127, 128, 129})
     expect_exact({.planes = 64, .clip = 2.0, .temperature = 0.002},

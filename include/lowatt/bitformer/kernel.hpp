@@ -9,8 +9,7 @@
 //            vpdpbusd: 4 keys x 16 dims. Below avx512icl bits are counted by vpshufb, at sse2 by
 //            shifts and sums, and vpmaddubsw + vpmaddwd stand for vpdpbusd: P above 127, which they
 //            cannot take, is added in two parts. At sse2 the dot product is two multiply-adds of
-//            16-bit values. Level amx has products of its own for all but small blocks
-//            (tile_amx.hpp).
+//            16-bit values. Level amx adds values on tile registers (tile_amx.hpp).
 // Layout     pack.hpp; the same for prefill and decode and at every level.
 // Overflow   distances are at most planes * head_dim: up to 255 they are kept in 8 bits, up to
 //            65535 in 16, beyond in 32 (simd/bit_tile.hpp).
@@ -128,6 +127,16 @@ struct BitformerWorkspace {
   }
 };
 
+// Bytes of workspace for blocks of a head's queries against so many keys. Distances need as many
+// rows as a block can have.
+LOWATT_ALWAYS_INLINE Index bitformer_workspace_bytes(int planes, Index head_dim, Index value_dim,
+                                                     Index queries, Index keys) noexcept {
+  const Index block = bitformer_query_block(planes, head_dim);
+  const Index rows = queries < block ? queries : block;
+  return BitformerWorkspace(nullptr, planes, head_dim, value_dim).bytes() +
+         rows * round_up(keys, tile_keys) * bit_distance_bytes(planes, head_dim);
+}
+
 // The tiles of which every row sees every key: hidden keys need no care there.
 LOWATT_ALWAYS_INLINE VisibleRange bitformer_full_tiles(const BlockArguments& block) noexcept {
   if (block.visible_words != nullptr) return {};
@@ -152,7 +161,7 @@ LOWATT_ALWAYS_INLINE void for_visible_tiles(const BlockArguments& block, Each&& 
 
 // Encodes the block's queries and clears its statistic and sums.
 template <class L>
-void bitformer_prepare_rows(const BitformerArguments& arguments) noexcept {
+void bitformer_prepare(const BitformerArguments& arguments) noexcept {
   const BlockArguments& block = arguments.block;
   const BitformerWorkspace workspace(arguments);
   const BitformerSums& sums = workspace.sums;
@@ -417,34 +426,27 @@ void bitformer_accumulate_of(const BitformerArguments& arguments) noexcept {
 }
 
 template <class L>
-LOWATT_ALWAYS_INLINE void bitformer_statistic_rows(const BitformerArguments& arguments) noexcept {
-  with_bitformer_distance(arguments, [&]<class Distance>() noexcept {
-    bitformer_statistic_of<L, Distance>(arguments);
-  });
-}
-template <class L>
 LOWATT_ALWAYS_INLINE void bitformer_accumulate_rows(const BitformerArguments& arguments) noexcept {
   with_bitformer_distance(arguments, [&]<class Distance>() noexcept {
     bitformer_accumulate_of<L, Distance>(arguments);
   });
 }
 
-// The phases: encoding queries, ...
-template <class L>
-void bitformer_prepare(const BitformerArguments& arguments) noexcept {
-  bitformer_prepare_rows<L>(arguments);
-}
-// ... the row statistic: distances with all visible tiles, kept, and their minimum, ...
+// The row statistic: distances with all visible tiles, kept, and their minimum over visible keys.
 template <class L>
 void bitformer_statistic(const BitformerArguments& arguments) noexcept {
-  bitformer_statistic_rows<L>(arguments);
+  with_bitformer_distance(arguments, [&]<class Distance>() noexcept {
+    bitformer_statistic_of<L, Distance>(arguments);
+  });
 }
-// ... adding the tiles [tile_begin, tile_end) to the block's sums, ...
+
+// Adds the tiles [tile_begin, tile_end) to the block's sums.
 template <class L>
 void bitformer_accumulate(const BitformerArguments& arguments) noexcept {
   bitformer_accumulate_rows<L>(arguments);
 }
-// ... and weighted means to float: in double, left to right, rounded once.
+
+// Weighted means to float: in double, left to right, rounded once.
 template <class L>
 void bitformer_finish(const BitformerArguments& arguments) noexcept {
   const BlockArguments& block = arguments.block;
