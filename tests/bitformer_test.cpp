@@ -1,8 +1,10 @@
 // Bitformer against its reference, bit for bit.
+#include <cmath>
 #include <lowatt/attention/bitformer.hpp>
 #include <lowatt/bitformer/reference.hpp>
+#include <lowatt/simd/ops.hpp>
 
-#include "support/sweep.hpp"
+#include "support/float_check.hpp"
 
 namespace {
 
@@ -81,7 +83,7 @@ TEST(Bitformer, WidthOfDistances) {
                 {4, 62},  {4, 63},  {4, 64},  {8, 31},    {8, 32},   {5, 51},
                 {64, 3},  {64, 4},  {64, 5},  {64, 1023}, {64, 1024}};
   for (const auto& width : widths) {
-    const Case c{{1, 1, 1, 6, 131, width.head_dim, 20}};
+    const Case c{{1, 1, 1, 18, 131, width.head_dim, 20}};
     Inputs inputs(c);
     inputs.q.for_each([](float& x) { x = x < 0 ? -9.0f : 9.0f; });
     for (Index t = 0; t < 131; ++t)
@@ -104,6 +106,92 @@ TEST(Bitformer, ManyKeys) {
     expect_exact({.temperature = 0.0}, c, inputs);
     expect_exact({.planes = 40, .clip = 1.0, .temperature = 0.002}, c, inputs);
   }
+}
+
+TEST(Bitformer, ManyKeysOfManyRows) {
+  for (const Index keys : {66312, 131073}) {
+    const Case c{{1, 1, 1, 17, keys, 8, 20}, true};
+    Inputs inputs(c);
+    inputs.v.for_each([](float& x) { x = 1; });
+    expect_exact({.temperature = 0.0}, c, inputs);
+  }
+}
+
+// Blocks with every remainder of rows, and widths on both sides of what a level does differently.
+TEST(Bitformer, BlocksOfRows) {
+  constexpr struct {
+    int planes;
+    Index head_dim;
+  } widths[] = {{1, 64},  {1, 128}, {4, 64},  {3, 85}, {1, 257},
+                {2, 128}, {4, 128}, {5, 104}, {9, 72}};
+  constexpr Index value_dims[] = {16, 64, 80, 33, 128};
+  unsigned seed = 0;
+  for (const Index rows : {1, 2, 3, 5, 6, 7, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65})
+    for (const auto& width : widths) {
+      const Index value_dim = value_dims[seed % 5], keys = seed % 2 == 0 ? 321 : 576;
+      expect_exact({.planes = width.planes, .clip = 1.0, .temperature = 0.2 / width.planes},
+                   {{1, 1, 1, rows, keys, width.head_dim, value_dim},
+                    seed % 3 == 0,
+                    test::Layout::contiguous,
+                    seed});
+      ++seed;
+    }
+}
+
+TEST(Bitformer, ManyBits) {
+  for (const Index head_dim : {127, 128, 129})
+    expect_exact({.planes = 64, .clip = 2.0, .temperature = 0.002},
+                 {{1, 1, 1, 33, 200, head_dim, 24}});
+}
+
+// Tables that end beside the sizes that lookups are made for.
+TEST(Bitformer, LengthsOfTables) {
+  for (const Index entries : {1, 2, 62, 63, 64, 65, 127, 128, 129, 254, 255, 256, 257, 511, 700})
+    for (const int planes : {1, 12}) {
+      const double temperature = std::log(510.0) / 2 / (static_cast<double>(entries) - 0.5);
+      expect_exact({.planes = planes, .clip = 2.0, .temperature = temperature},
+                   {{1, 1, 1, 19, 150, 64, 24}});
+    }
+}
+
+TEST(Bitformer, Masks) {
+  for (const bool spoil_values : {false, true})
+    for (const int planes : {1, 3, 5})
+      test::expect_masks_hide(
+          Bitformer{.planes = planes, .clip = 1.0, .temperature = 0.2 / planes},
+          [](const Bitformer& mechanism, auto q, auto k, auto v, auto out, bool causal,
+             const lowatt::Calibration* calibration) {
+            return lowatt::bitformer_reference(mechanism, q, k, v, out, causal, nullptr,
+                                               calibration);
+          },
+          spoil_values, [](lowatt::Level) { return 0.0; });
+}
+
+// Division by way of the reciprocal, where quotients are as near to a tie as they can be.
+TEST(Bitformer, Quotient) {
+  std::mt19937_64 random(3);
+  const auto check = [](double a, double divisor) {
+    ASSERT_EQ(lowatt::fused_quotient(a, divisor, 1.0 / divisor), a / divisor)
+        << a << " / " << divisor;
+  };
+  for (int i = 0; i < 2'000'000; ++i) {
+    const int bits = 1 + i % 49;
+    const double divisor = static_cast<double>((random() >> (64 - bits)) | 1);
+    const double a = std::ldexp(static_cast<double>(static_cast<std::int64_t>(random() >> 11)),
+                                static_cast<int>(random() % 300) - 200);
+    check(a, divisor);
+    check(-a, divisor);
+    // Beside half-way between two doubles, times the divisor.
+    const double quotient = 1.0 + std::ldexp(static_cast<double>(random() >> 12), -52);
+    const double half = std::nextafter(quotient, 2.0) - quotient;
+    const double near = std::fma(divisor, quotient, divisor * half / 2);
+    for (const double b : {near, std::nextafter(near, 0.0), std::nextafter(near, 1e300)}) {
+      check(b, divisor);
+      check(b * 0x1p-149, divisor);
+    }
+  }
+  check(0.0, 3.0);
+  check(0.0, 1.0);
 }
 
 TEST(Bitformer, EqualScores) {

@@ -73,8 +73,9 @@ void expect_masks_hide(
   for (unsigned seed = 0; seed < 20; ++seed) {
     std::mt19937 random(seed);
     const Index head_dim = dims[seed % 4], value_dim = value_dims[seed / 4 % 4];
+    const lowatt::Shape head{1, 1, 1, most_rows, keys, head_dim, value_dim};
     const Index rows =
-        std::min(row_counts[seed % 8], lowatt::Adapter<M>::query_block(mechanism, {}));
+        std::min(row_counts[seed % 8], lowatt::Adapter<M>::query_block(mechanism, head));
     const Case c{{1, 1, 1, rows, keys, head_dim, value_dim}, false, Layout::contiguous, seed};
     Inputs inputs(c);
     spoil(spoil_values ? inputs.v : inputs.k, random);

@@ -4,7 +4,6 @@
 #include "../bitformer/calibrate.hpp"
 #include "../bitformer/kernel.hpp"
 #include "../bitformer/params.hpp"
-#include "../bitformer/workspace_amx.hpp"
 #include "adapter.hpp"
 
 LOWATT_API_BEGIN

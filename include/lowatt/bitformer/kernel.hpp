@@ -7,8 +7,9 @@
 // Lives on   vpxor + vpopcntb + vpaddb: eight bits of 64 pairs in three instructions, distances as
 //            bytes; a table lookup in registers (vpermb, vpermi2b; vpshufb below avx512icl), then
 //            vpdpbusd: 4 keys x 16 dims. Below avx512icl bits are counted by vpshufb, at sse2 by
-//            shifts and sums, and the dot product is two multiply-adds of 16-bit values. Level amx
-//            has products of its own for all but small blocks (tile_amx.hpp).
+//            shifts and sums, and vpmaddubsw + vpmaddwd stand for vpdpbusd: P above 127, which they
+//            cannot take, is added in two parts. At sse2 the dot product is two multiply-adds of
+//            16-bit values. Level amx adds values on tile registers (tile_amx.hpp).
 // Layout     pack.hpp; the same for prefill and decode and at every level.
 // Overflow   distances are at most planes * head_dim: up to 255 they are kept in 8 bits, up to
 //            65535 in 16, beyond in 32 (simd/bit_tile.hpp).
@@ -126,6 +127,16 @@ struct BitformerWorkspace {
   }
 };
 
+// Bytes of workspace for blocks of a head's queries against so many keys. Distances need as many
+// rows as a block can have.
+LOWATT_ALWAYS_INLINE Index bitformer_workspace_bytes(int planes, Index head_dim, Index value_dim,
+                                                     Index queries, Index keys) noexcept {
+  const Index block = bitformer_query_block(planes, head_dim);
+  const Index rows = queries < block ? queries : block;
+  return BitformerWorkspace(nullptr, planes, head_dim, value_dim).bytes() +
+         rows * round_up(keys, tile_keys) * bit_distance_bytes(planes, head_dim);
+}
+
 // The tiles of which every row sees every key: hidden keys need no care there.
 LOWATT_ALWAYS_INLINE VisibleRange bitformer_full_tiles(const BlockArguments& block) noexcept {
   if (block.visible_words != nullptr) return {};
@@ -150,7 +161,7 @@ LOWATT_ALWAYS_INLINE void for_visible_tiles(const BlockArguments& block, Each&& 
 
 // Encodes the block's queries and clears its statistic and sums.
 template <class L>
-void bitformer_prepare_rows(const BitformerArguments& arguments) noexcept {
+void bitformer_prepare(const BitformerArguments& arguments) noexcept {
   const BlockArguments& block = arguments.block;
   const BitformerWorkspace workspace(arguments);
   const BitformerSums& sums = workspace.sums;
@@ -234,8 +245,8 @@ LOWATT_ALWAYS_INLINE void bitformer_weigh(const BitformerArguments& arguments,
   }
 }
 
-// P of Rows rows with the tiles of a batch, in two parts that dot4_narrow can take: nearly always
-// the second one is 0 for nearly all keys.
+// P of Rows rows with the tiles of a batch, in two parts that dot4_narrow can take. The second one
+// is 0 but for keys of about half the largest weight or more.
 template <class L, int Rows>
 struct BitformerWeights {
   static constexpr bool has_rest = Ops<L>::narrow_weight < 255;
@@ -271,7 +282,7 @@ Index bitformer_weigh_batch(const BitformerArguments& arguments, const Bitformer
       for (Index j = 0; j < tile_keys; j += Op::bytes) {
         const Register whole = Op::load(p + j);
         sum = Op::dot4_narrow(sum, whole, Op::fill_u8(1));
-        if constexpr (weights.has_rest) {
+        if constexpr (BitformerWeights<L, Rows>::has_rest) {
           const Register limit = Op::fill_u8(Op::narrow_weight);
           const Register rest = Op::subtract_saturate_u8(whole, limit);
           Op::store(p + j, Op::min_u8(whole, limit));
@@ -279,7 +290,7 @@ Index bitformer_weigh_batch(const BitformerArguments& arguments, const Bitformer
           groups |= Op::nonzero_lanes(rest) << j / value_group;
         }
       }
-      if constexpr (weights.has_rest) {
+      if constexpr (BitformerWeights<L, Rows>::has_rest) {
         weights.rest_groups[r][t] = groups;
         rests += __builtin_popcount(groups);
       }
@@ -340,23 +351,31 @@ LOWATT_ALWAYS_INLINE void bitformer_add_rows(
     bitformer_add_values<L, Rows, 1>(batch, weights, v, is_first, sums, stride);
 }
 
-// Adds what the rests of P weigh, key group by key group.
-template <class L, int Rows>
+// Adds what the rests of P weigh, key group by key group, to Vectors registers of dims from
+// `vector` on.
+template <class L, int Rows, int Vectors>
 void bitformer_add_rests(const BitformerBatch& batch, const BitformerWeights<L, Rows>& weights,
-                         Index vectors, std::int32_t* sums, Index stride) noexcept {
+                         Index vector, std::int32_t* sums, Index stride) noexcept {
   using Op = Ops<L>;
-  for (int r = 0; r < Rows; ++r)
+  using Register = typename Op::Register;
+  for (int r = 0; r < Rows; ++r) {
+    std::int32_t* row = sums + r * stride + vector * Op::lanes;
+    Register sum[Vectors];
+    LOWATT_UNROLL
+    for (int v = 0; v < Vectors; ++v) sum[v] = Op::load(row + v * Op::lanes);
     for (Index t = 0; t < batch.count; ++t)
       for (std::uint32_t left = weights.rest_groups[r][t]; left != 0; left &= left - 1) {
         const Index group = __builtin_ctz(left);
-        const auto weight = Op::broadcast4(weights.rest[r][t] + group * value_group);
+        const Register weight = Op::broadcast4(weights.rest[r][t] + group * value_group);
         const std::byte* values = batch.values[t] + group * value_group_stride;
-        for (Index v = 0; v < vectors; ++v) {
-          std::int32_t* sum = sums + r * stride + v * Op::lanes;
-          Op::store(sum, Op::dot4_narrow(Op::load(sum), weight,
-                                         Op::load(values + value_vector_offset<L>(v))));
-        }
+        LOWATT_UNROLL
+        for (int v = 0; v < Vectors; ++v)
+          sum[v] = Op::dot4_narrow(sum[v], weight,
+                                   Op::load(values + value_vector_offset<L>(vector + v)));
       }
+    LOWATT_UNROLL
+    for (int v = 0; v < Vectors; ++v) Op::store(row + v * Op::lanes, sum[v]);
+  }
 }
 
 // Calls add(batch, whether it is the first in sums) for the block's tiles that are seen.
@@ -392,20 +411,20 @@ void bitformer_accumulate_of(const BitformerArguments& arguments) noexcept {
       bitformer_add_rows<L, Rows>(batch, weights.bytes, vectors, is_first, row_sums, sums.stride);
       // Many rests are better added like the first parts.
       constexpr Index groups = Rows * tile_keys / value_group;
-      if (rests > groups * batch.count / 4)
+      if (rests > groups * batch.count / 2) {
         bitformer_add_rows<L, Rows>(batch, weights.rest, vectors, false, row_sums, sums.stride);
-      else if (rests > 0)
-        bitformer_add_rests<L, Rows>(batch, weights, vectors, row_sums, sums.stride);
+      } else if (rests > 0) {
+        constexpr int together = 4;
+        Index v = 0;
+        for (; v + together <= vectors; v += together)
+          bitformer_add_rests<L, Rows, together>(batch, weights, v, row_sums, sums.stride);
+        for (; v < vectors; ++v)
+          bitformer_add_rests<L, Rows, 1>(batch, weights, v, row_sums, sums.stride);
+      }
     });
   });
 }
 
-template <class L>
-LOWATT_ALWAYS_INLINE void bitformer_statistic_rows(const BitformerArguments& arguments) noexcept {
-  with_bitformer_distance(arguments, [&]<class Distance>() noexcept {
-    bitformer_statistic_of<L, Distance>(arguments);
-  });
-}
 template <class L>
 LOWATT_ALWAYS_INLINE void bitformer_accumulate_rows(const BitformerArguments& arguments) noexcept {
   with_bitformer_distance(arguments, [&]<class Distance>() noexcept {
@@ -413,22 +432,21 @@ LOWATT_ALWAYS_INLINE void bitformer_accumulate_rows(const BitformerArguments& ar
   });
 }
 
-// The phases: encoding queries, ...
-template <class L>
-void bitformer_prepare(const BitformerArguments& arguments) noexcept {
-  bitformer_prepare_rows<L>(arguments);
-}
-// ... the row statistic: distances with all visible tiles, kept, and their minimum, ...
+// The row statistic: distances with all visible tiles, kept, and their minimum over visible keys.
 template <class L>
 void bitformer_statistic(const BitformerArguments& arguments) noexcept {
-  bitformer_statistic_rows<L>(arguments);
+  with_bitformer_distance(arguments, [&]<class Distance>() noexcept {
+    bitformer_statistic_of<L, Distance>(arguments);
+  });
 }
-// ... adding the tiles [tile_begin, tile_end) to the block's sums, ...
+
+// Adds the tiles [tile_begin, tile_end) to the block's sums.
 template <class L>
 void bitformer_accumulate(const BitformerArguments& arguments) noexcept {
   bitformer_accumulate_rows<L>(arguments);
 }
-// ... and weighted means to float: in double, left to right, rounded once.
+
+// Weighted means to float: in double, left to right, rounded once.
 template <class L>
 void bitformer_finish(const BitformerArguments& arguments) noexcept {
   const BlockArguments& block = arguments.block;

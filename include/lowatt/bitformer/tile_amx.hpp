@@ -1,28 +1,21 @@
-// Bitformer at level amx: both products on tile registers. The sums are those of kernel.hpp. For a
-// block of up to 64 queries:
+// Bitformer at level amx, the second pass over blocks of some rows, on tile registers:
 //
-//   distances  q . k with one tile of 64 keys, q in {1, -1}, k in {0, 1}: what differs less the
-//   ones
-//              of q. One product holds two keys: k of the second is 128 and q 2 (or 64) times as
-//              much, so that a 32-bit sum is x + 256 x' (or x + 8192 x').
-//   P          by table lookup, sixteen rows of 64 keys at a time: a left operand
-//   sums       += P . v for eight tiles of keys at a time, in tile registers; the right operand is
-//              the values as they lie
+//   P      by table lookup, 32 rows of 64 keys at a time: left operands
+//   sums   += P . v for a batch of tiles of keys; the right operand is the values as they lie
 //
-// Lives on   products (16 cycles for 16 x 16 pairs and 64 bits or keys), tile stores (16 cycles for
-//            two distances of 16 x 16 pairs) and vector code: expanding the bits of keys (one
-//            vpmultishiftqb and one vpand for 64 bits, once for all rows of a block), splitting
-//            products into distances, table lookups. Products run beside vector code as long as
-//            they stand close enough to it; tile stores do not.
-// Layout     pack.hpp. Bits stay bits in memory, 512 of a key are expanded at a time.
-// Overflow   a product of two keys holds x < 256 for distances of a byte, else x < 8192: rows of
-//            more bits take the way of kernel.hpp.
-// Tails      rows up to a multiple of 16 hold anything and are not written out; bits up to a
-//            multiple of 64 have q = 0 against anything; hidden keys get P = 0.
-// Blocks of few rows do not repay expanding: they take the way of kernel.hpp.
+// Lives on   products: 16 cycles for 16 rows, 64 keys and 16 dims. Finding P of a tile while the
+//            products of the one before run was no faster.
+// Layout     pack.hpp.
+// Overflow   as in kernel.hpp; distances of 32 bits take its way.
+// Tails      rows up to a multiple of 16 hold anything and are not written out; hidden keys get
+//            P = 0.
+//
+// Distances stay bit counts. As products of 1 and -1 with bits expanded to bytes, two keys in each
+// 32-bit sum, they took 1.4 times as long at 64 bits of a row, 1.6 at 256 and 1.4 at 512: expanding
+// and taking sums apart cost more than counting.
 #pragma once
 
-#include "workspace_amx.hpp"
+#include "kernel.hpp"
 
 #if LOWATT_HAS_TILES
 
@@ -31,209 +24,9 @@
 
 namespace lowatt {
 
-inline constexpr Index bitformer_amx_least_rows = 8;
-
-LOWATT_ALWAYS_INLINE bool bitformer_takes_tiles(const BitformerArguments& arguments) noexcept {
-  return arguments.block.rows >= bitformer_amx_least_rows &&
-         arguments.planes * arguments.block.head_dim <= bitformer_amx_most_bits;
-}
-
-// How products hold two keys and distances lie in memory, by the width of distances. Of keys 4n to
-// 4n + 3, `order` says which ones the two halves of the first and of the second column of products
-// are; a row's products are `low` and `high`.
-template <class Distance>
-struct BitformerFields;
-
-// For eight bytes of a right operand, four bits each of two keys among eight, the first bits that
-// vpmultishiftqb takes from the 64 bits of the eight: `half` of the bits of keys `key` and
-// `key` + 4. The bit wanted is the lowest of eight, or the highest.
-LOWATT_ALWAYS_INLINE constexpr std::uint64_t bitformer_first_bits(int key, int half,
-                                                                  bool is_highest) noexcept {
-  std::uint64_t bytes = 0;
-  for (int i = 0; i < 8; ++i) {
-    const int bit = (key + i / 4 * 4) * 8 + half * 4 + i % 4 - (is_highest ? 7 : 0);
-    bytes |= static_cast<std::uint64_t>(bit & 63) << 8 * i;
-  }
-  return bytes;
-}
-
-template <>
-struct BitformerFields<std::uint8_t> {
-  static constexpr int shift = 8;
-  static constexpr int order[4] = {0, 1, 2, 3};
-  static constexpr std::uint32_t ones = 0x01010101u;  // adds 1 to every distance
-};
-template <>
-struct BitformerFields<std::uint16_t> {
-  static constexpr int shift = 13;
-  static constexpr int order[4] = {0, 2, 1, 3};
-  static constexpr std::uint32_t ones = 0x2001u;
-};
-
-// Encodes the block's queries as left operands and clears its statistic and sums.
-template <class L, class Distance>
-void bitformer_amx_prepare(const BitformerArguments& arguments) noexcept {
-  using Fields = BitformerFields<Distance>;
-  const BlockArguments& block = arguments.block;
-  const BitformerAmxWorkspace workspace(arguments);
-  const __m512i one = _mm512_set1_epi8(1), minus_one = _mm512_set1_epi8(-1);
-  constexpr char second = 1 << (Fields::shift - 7);  // keys have 2^7
-  const __m512i many = _mm512_set1_epi8(second), minus_many = _mm512_set1_epi8(-second);
-  for (Index r = 0; r < block.rows; ++r) {
-    encode_bits<L>(block.query + r * block.query_stride, nullptr, block.head_dim, arguments.planes,
-                   arguments.thresholds,
-                   [&](Index first, Index count, std::uint64_t word) noexcept {
-                     if (count == 8)
-                       __builtin_memcpy(workspace.packed + first, &word, sizeof word);
-                     else
-                       for (Index i = 0; i < count; ++i, word >>= 8)
-                         workspace.packed[first + i] = static_cast<std::uint8_t>(word);
-                   });
-    std::byte* step = workspace.query + r / 16 * workspace.steps * workspace.query_step_bytes +
-                      r % 16 * tiles::row_bytes;
-    Index set = 0;
-    for (Index i = 0; i < workspace.row_bytes; i += 8, step += workspace.query_step_bytes) {
-      const Index rest = workspace.row_bytes - i;
-      const std::uint64_t used = ~std::uint64_t{0} >> (rest < 8 ? 64 - rest * 8 : 0);
-      std::uint64_t word;
-      __builtin_memcpy(&word, workspace.packed + i, sizeof word);
-      word &= used;
-      set += __builtin_popcountll(word);
-      _mm512_storeu_si512(step,
-                          _mm512_maskz_mov_epi8(used, _mm512_mask_mov_epi8(one, word, minus_one)));
-      _mm512_storeu_si512(
-          step + tiles::bytes,
-          _mm512_maskz_mov_epi8(used, _mm512_mask_mov_epi8(many, word, minus_many)));
-    }
-    workspace.bias[r] = static_cast<std::uint32_t>(set) * Fields::ones;
-    workspace.sums.minimum[r] = UINT32_MAX;
-  }
-  workspace.sums.clear(block.rows);
-  *workspace.sums.state = {};
-}
-
-// Expands `count` bytes of the bits of 64 keys to right operands: bit i of the key in byte j of
-// eight becomes 1 or 128 in one of four operands, by the key's place among four.
-template <class L, class Distance>
-void bitformer_amx_expand(const std::byte* bits, Index count, std::byte* keys) noexcept {
-  using Fields = BitformerFields<Distance>;
-  __m512i first_bit[4][2];
-  LOWATT_UNROLL
-  for (int group = 0; group < 4; ++group) {
-    LOWATT_UNROLL
-    for (int half = 0; half < 2; ++half)
-      first_bit[group][half] = _mm512_set1_epi64(
-          static_cast<long long>(bitformer_first_bits(Fields::order[group], half, group % 2 == 1)));
-  }
-  const __m512i value[2] = {_mm512_set1_epi8(1), _mm512_set1_epi8(-128)};
-  for (Index s = 0; s < count; ++s, bits += tile_keys) {
-    const __m512i eight_bits = _mm512_loadu_si512(bits);
-    std::byte* out = keys + s / 8 * BitformerAmxWorkspace::key_step_bytes + s % 8 * 128;
-    LOWATT_UNROLL
-    for (int group = 0; group < 4; ++group) {
-      LOWATT_UNROLL
-      for (int half = 0; half < 2; ++half)
-        _mm512_storeu_si512(
-            out + group * tiles::bytes + half * tiles::row_bytes,
-            _mm512_and_si512(_mm512_multishift_epi64_epi8(first_bit[group][half], eight_bits),
-                             value[group % 2]));
-    }
-  }
-}
-
-// Products of one or two tiles of rows from `row_tile` on with the expanded keys, `steps` steps of
-// depth from `first` on; work() runs beside them.
-template <class Block, class Work>
-LOWATT_ALWAYS_INLINE void bitformer_amx_multiply(const BitformerAmxWorkspace& workspace,
-                                                 Index row_tile, Index first, Index steps,
-                                                 std::byte* products, Work&& work) noexcept {
-  const Index query_tile_bytes = workspace.steps * workspace.query_step_bytes;
-  const tiles::Sums sums{products, 128, 16 * 128};
-  if (first == 0)
-    tiles::clear();
-  else
-    Block::load(sums);
-  const std::byte* query =
-      workspace.query + row_tile * query_tile_bytes + first * workspace.query_step_bytes;
-  const std::byte* keys = workspace.keys;
-  for (Index s = 0; s < steps; ++s) {
-    for (Index i = 0; i < 2; ++i)
-      Block::template multiply<true>({query + i * tiles::bytes, tiles::row_bytes, query_tile_bytes},
-                                     {keys + i * tiles::bytes, tiles::row_bytes, 2 * tiles::bytes});
-    query += workspace.query_step_bytes;
-    keys += workspace.key_step_bytes;
-  }
-  work();
-  tiles::memory_barrier();
-  Block::store(sums);
-  tiles::memory_barrier();
-}
-
-// Rows' minima by slot, and distances in memory, from the products of a row: 64 bytes, or those of
-// even keys and those of odd ones as 32 numbers of 16 bits each.
-template <class Distance>
-struct BitformerRow;
-template <>
-struct BitformerRow<std::uint8_t> {
-  static constexpr Index registers = 1;
-  static LOWATT_ALWAYS_INLINE void split(const std::byte* products, std::uint32_t bias,
-                                         __m512i* out) noexcept {
-    const __m512i low = _mm512_loadu_si512(products);
-    const __m512i high = _mm512_loadu_si512(products + 64);
-    out[0] = _mm512_add_epi32(_mm512_add_epi32(low, _mm512_slli_epi32(high, 16)),
-                              _mm512_set1_epi32(static_cast<int>(bias)));
-  }
-  static LOWATT_ALWAYS_INLINE __m512i min(__m512i a, __m512i b) noexcept {
-    return _mm512_min_epu8(a, b);
-  }
-  static LOWATT_ALWAYS_INLINE void hide(std::uint64_t visible, __m512i* distances) noexcept {
-    distances[0] = _mm512_mask_mov_epi8(_mm512_set1_epi8(-1), visible, distances[0]);
-  }
-  // P in the order of keys.
-  template <class Table>
-  static LOWATT_ALWAYS_INLINE __m512i weigh(const std::uint8_t* distances, std::uint32_t minimum,
-                                            const Table& table) noexcept {
-    return table.lookup(_mm512_sub_epi8(_mm512_loadu_si512(distances),
-                                        _mm512_set1_epi8(static_cast<char>(minimum))));
-  }
-};
-template <>
-struct BitformerRow<std::uint16_t> {
-  static constexpr Index registers = 2;
-  static LOWATT_ALWAYS_INLINE void split(const std::byte* products, std::uint32_t bias,
-                                         __m512i* out) noexcept {
-    LOWATT_UNROLL
-    for (int i = 0; i < 2; ++i) {
-      const __m512i both = _mm512_add_epi32(_mm512_loadu_si512(products + i * 64),
-                                            _mm512_set1_epi32(static_cast<int>(bias)));
-      // The upper one moves from bit 13 to bit 16.
-      const __m512i upper = _mm512_and_si512(_mm512_slli_epi32(both, 3), _mm512_set1_epi32(-65536));
-      out[i] = _mm512_or_si512(upper, _mm512_and_si512(both, _mm512_set1_epi32(8191)));
-    }
-  }
-  static LOWATT_ALWAYS_INLINE __m512i min(__m512i a, __m512i b) noexcept {
-    return _mm512_min_epu16(a, b);
-  }
-  static LOWATT_ALWAYS_INLINE void hide(std::uint64_t visible, __m512i* distances) noexcept {
-    const __m512i farthest = _mm512_set1_epi8(-1);
-    constexpr std::uint64_t even = 0x5555555555555555u;
-    for (int i = 0; i < 2; ++i)
-      distances[i] = _mm512_mask_mov_epi16(
-          farthest, static_cast<__mmask32>(_pext_u64(visible, even << i)), distances[i]);
-  }
-  template <class Table>
-  static LOWATT_ALWAYS_INLINE __m512i weigh(const std::uint16_t* distances, std::uint32_t minimum,
-                                            const Table& table) noexcept {
-    const __m512i least = _mm512_set1_epi16(static_cast<short>(minimum));
-    const __m512i even = _mm512_sub_epi16(_mm512_loadu_si512(distances), least);
-    const __m512i odd = _mm512_sub_epi16(_mm512_loadu_si512(distances + 32), least);
-    // Where lower_byte is set the second, else the third operand.
-    const __m512i lower_byte = _mm512_set1_epi16(255);
-    return table.lookup(
-        _mm512_ternarylogic_epi32(lower_byte, even, _mm512_slli_epi16(odd, 8), 0xca),
-        _mm512_ternarylogic_epi32(lower_byte, _mm512_srli_epi16(even, 8), odd, 0xca));
-  }
-};
+// Measured at 64 and 128 dims: four rows lose by tiles, six gain.
+inline constexpr Index bitformer_amx_least_rows = 6;
+inline constexpr Index bitformer_amx_weight_bytes = 32 * tile_keys;
 
 // The table of probabilities: fewer than 64 entries are kept in a register.
 struct BitformerSmallTable {
@@ -273,104 +66,40 @@ struct BitformerTable {
   }
 };
 
-// Products of some rows with a tile, which wait to be split into distances.
-template <class Distance>
-struct BitformerProducts {
-  Index count = 0;  // of rows
-  const std::byte* products = nullptr;
-  const std::uint32_t* bias = nullptr;
-  Distance* distances = nullptr;
-  Distance* minimum = nullptr;
-  Index ahead = 0;  // registers to the next tile's distances
-  bool is_full = false;
-  std::uint64_t visible[32];  // of rows, unless the tile is full
-};
-
-// Splits products into distances, and takes slots' minima.
-template <class Distance>
-LOWATT_ALWAYS_INLINE void bitformer_amx_split(BitformerProducts<Distance>& rows) noexcept {
-  using Row = BitformerRow<Distance>;
-  const auto split = [&](bool is_full) __attribute__((always_inline)) {
-    const std::byte* products = rows.products;
-    const std::uint32_t* bias = rows.bias;
-    auto* out = reinterpret_cast<__m512i*>(rows.distances);
-    auto* least = reinterpret_cast<__m512i*>(rows.minimum);
-    const Index count = rows.count, ahead = rows.ahead;
-    for (Index r = 0; r < count; ++r) {
-      __m512i distances[Row::registers];
-      Row::split(products + r * 128, bias[r], distances);
-      if (!is_full) Row::hide(rows.visible[r], distances);
-      LOWATT_UNROLL
-      for (Index i = 0; i < Row::registers; ++i, ++out, ++least) {
-        __builtin_prefetch(out + ahead, 1);
-        _mm512_storeu_si512(out, distances[i]);
-        _mm512_store_si512(least, Row::min(_mm512_load_si512(least), distances[i]));
-      }
-    }
-  };
-  if (rows.is_full)
-    split(true);
-  else
-    split(false);
-  rows.count = 0;
+// P of 64 keys at these distances.
+template <class Table>
+LOWATT_ALWAYS_INLINE __m512i bitformer_amx_look_up(const std::uint8_t* distances,
+                                                   std::uint32_t minimum,
+                                                   const Table& table) noexcept {
+  return table.lookup(
+      _mm512_sub_epi8(_mm512_loadu_si512(distances), _mm512_set1_epi8(static_cast<char>(minimum))));
+}
+template <class Table>
+LOWATT_ALWAYS_INLINE __m512i bitformer_amx_look_up(const std::uint16_t* distances,
+                                                   std::uint32_t minimum,
+                                                   const Table& table) noexcept {
+  const __m512i least = _mm512_set1_epi16(static_cast<short>(minimum));
+  const __m512i first = _mm512_sub_epi16(_mm512_loadu_si512(distances), least);
+  const __m512i second = _mm512_sub_epi16(_mm512_loadu_si512(distances + 32), least);
+  // Bytes are packed by parts of 128 bits, and brought into order after the lookup.
+  const __m512i lower_byte = _mm512_set1_epi16(255);
+  const __m512i low = _mm512_packus_epi16(_mm512_and_si512(first, lower_byte),
+                                          _mm512_and_si512(second, lower_byte));
+  const __m512i high =
+      _mm512_packus_epi16(_mm512_srli_epi16(first, 8), _mm512_srli_epi16(second, 8));
+  return _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7),
+                                  table.lookup(low, high));
 }
 
-// The row statistic: distances with all visible tiles, kept, and their minimum over visible keys.
-template <class L, class Distance>
-void bitformer_amx_statistic(const BitformerArguments& arguments) noexcept {
-  const BlockArguments& block = arguments.block;
-  const BitformerAmxWorkspace workspace(arguments);
-  const Index row_tiles = (block.rows + 15) / 16;
-  alignas(64) Distance minimum[bitformer_most_rows / sizeof(Distance)][tile_keys];
-  for (Index r = 0; r < row_tiles * 16; ++r)
-    for (Index j = 0; j < tile_keys; ++j) minimum[r][j] = static_cast<Distance>(~Distance{0});
-
-  // Products are split while the next ones are computed.
-  BitformerProducts<Distance> waiting;
-  waiting.ahead = row_tiles * 16 * sizeof(Distance);
-  const auto split = [&]() __attribute__((always_inline)) {
-    bitformer_amx_split(waiting);
-  };
-  tiles::configure(block.rows < tiles::rows ? block.rows : tiles::rows, tiles::row_bytes);
-  for_visible_tiles(block, [&](Index t, bool is_full) noexcept {
-    constexpr Index most_steps = BitformerAmxWorkspace::most_steps;
-    const std::byte* bits = block.tiles.tile(t);
-    for (Index first = 0; first < workspace.steps; first += most_steps) {
-      const Index steps =
-          workspace.steps - first < most_steps ? workspace.steps - first : most_steps;
-      const Index rest = workspace.row_bytes - first * 8;
-      bitformer_amx_expand<L, Distance>(bits + first * 8 * tile_keys,
-                                        rest < steps * 8 ? rest : steps * 8, workspace.keys);
-      tiles::memory_barrier();
-      for (Index row_tile = 0; row_tile < row_tiles; row_tile += 2) {
-        const Index r = row_tile * 16;
-        std::byte* products = workspace.products + r * 128;
-        if (row_tile + 1 < row_tiles)
-          bitformer_amx_multiply<tiles::TwoByTwo>(workspace, row_tile, first, steps, products,
-                                                  split);
-        else
-          bitformer_amx_multiply<tiles::OneByTwo>(workspace, row_tile, first, steps, products,
-                                                  split);
-        if (first + steps < workspace.steps) continue;
-        waiting.count = block.rows - r < 32 ? block.rows - r : 32;
-        waiting.products = products;
-        waiting.bias = workspace.bias + r;
-        waiting.distances = workspace.tile_distances<Distance>(row_tiles * 16, r, t);
-        waiting.minimum = minimum[r];
-        waiting.is_full = is_full;
-        for (Index i = 0; !is_full && i < waiting.count; ++i)
-          waiting.visible[i] = block.visible_word(r + i, t);
-      }
-    }
-  });
-  split();
-  tiles::release();
-
-  for (Index r = 0; r < block.rows; ++r) {
-    const Distance least = least_distance<L>(minimum[r]);
-    if (least < workspace.sums.minimum[r]) workspace.sums.minimum[r] = least;
+// Which keys of tile t each of 32 rows from `first` on sees.
+struct BitformerVisible {
+  std::uint64_t words[32];
+  LOWATT_ALWAYS_INLINE const std::uint64_t* see(const BlockArguments& block, Index first,
+                                                Index count, Index t) noexcept {
+    for (Index r = 0; r < count; ++r) words[r] = block.visible_word(first + r, t);
+    return words;
   }
-}
+};
 
 // Finds P of `count` rows with a tile of keys and adds it to parts of sum P, `stride` from row to
 // row. `visible` is null where all rows see all keys.
@@ -381,7 +110,7 @@ void bitformer_amx_weigh(Table table, Index count, const Distance* distances,
   const auto weigh = [&](bool is_full) __attribute__((always_inline)) {
     const Table entries = table;
     for (Index r = 0; r < count; ++r) {
-      __m512i p = BitformerRow<Distance>::weigh(distances + r * tile_keys, minimum[r], entries);
+      __m512i p = bitformer_amx_look_up(distances + r * tile_keys, minimum[r], entries);
       if (!is_full) p = _mm512_maskz_mov_epi8(visible[r], p);
       _mm512_storeu_si512(weights + r * tiles::row_bytes, p);
       std::int32_t* total = totals + r * stride;
@@ -396,13 +125,11 @@ void bitformer_amx_weigh(Table table, Index count, const Distance* distances,
 }
 
 // Adds a batch to the sums of one or two tiles of rows from `first` on and of Block's columns of
-// dims from `column` on. weigh(t), which finds the weights of a tile, runs beside the products of
-// the tile before.
+// dims from `column` on. weigh(t) finds the weights of a tile before they are used.
 template <class Block, class Weigh>
 LOWATT_ALWAYS_INLINE void bitformer_amx_add(const BitformerBatch& batch, bool is_first, Index first,
-                                            Index column, const BitformerAmxWorkspace& workspace,
-                                            Weigh&& weigh) noexcept {
-  const BitformerSums& all = workspace.sums;
+                                            Index column, const BitformerSums& all,
+                                            const std::byte* weights, Weigh&& weigh) noexcept {
   const tiles::Sums sums{
       reinterpret_cast<std::byte*>(all.sums + first * all.stride + column * value_block),
       all.stride * 4, 16 * all.stride * 4};
@@ -410,15 +137,13 @@ LOWATT_ALWAYS_INLINE void bitformer_amx_add(const BitformerBatch& batch, bool is
     tiles::clear();
   else
     Block::load(sums);
-  weigh(0);
-  if (batch.count > 1) weigh(1);
   for (Index t = 0; t < batch.count; ++t) {
+    weigh(t);
     tiles::memory_barrier();
     Block::template multiply<true, true>(
-        {workspace.weights + t * workspace.weight_bytes, tiles::row_bytes, tiles::bytes},
+        {weights + t * bitformer_amx_weight_bytes, tiles::row_bytes, tiles::bytes},
         {batch.values[t] + column * tiles::bytes, tiles::row_bytes, tiles::bytes});
     tiles::memory_barrier();
-    if (t + 2 < batch.count) weigh(t + 2);
   }
   Block::store(sums);
 }
@@ -428,37 +153,38 @@ template <class L, class Distance, class Table>
 void bitformer_amx_accumulate_of(const BitformerArguments& arguments) noexcept {
   const BlockArguments& block = arguments.block;
   const Table table(arguments);
-  const BitformerAmxWorkspace workspace(arguments);
+  const BitformerWorkspace workspace(arguments);
   const BitformerSums& sums = workspace.sums;
   const Index columns = sums.dims / value_block;
+  alignas(64) std::byte weights[BitformerBatch::most * bitformer_amx_weight_bytes];
   tiles::configure(block.rows < tiles::rows ? block.rows : tiles::rows, tiles::row_bytes);
   for_bitformer_batches(arguments, sums, [&](const BitformerBatch& batch, bool is_first) noexcept {
     for (Index r = 0; r < block.rows; r += 32) {
       const Index count = block.rows - r < 32 ? block.rows - r : 32;
       const auto weigh = [&](Index t) __attribute__((always_inline)) {
-        std::uint64_t visible[32];
-        const bool is_full = batch.is_full[t];
-        for (Index i = 0; !is_full && i < count; ++i)
-          visible[i] = block.visible_word(r + i, batch.position[t]);
+        BitformerVisible visible;
+        const Index position = batch.position[t];
         bitformer_amx_weigh<L>(
-            table, count,
-            workspace.tile_distances<Distance>(round_up(block.rows, 16), r, batch.position[t]),
-            sums.minimum + r, is_full ? nullptr : visible,
-            workspace.weights + t * workspace.weight_bytes, sums.sums + r * sums.stride + sums.dims,
+            table, count, workspace.tile_distances<Distance>(block.rows, position) + r * tile_keys,
+            sums.minimum + r, batch.is_full[t] ? nullptr : visible.see(block, r, count, position),
+            weights + t * bitformer_amx_weight_bytes, sums.sums + r * sums.stride + sums.dims,
             sums.stride);
       };
       const auto none = [](Index) __attribute__((always_inline)){};
       const auto add = [&]<class Two, class One>(Two, One) __attribute__((always_inline)) {
         constexpr Index together = Two::columns;
         Index column = 0;
-        if (columns >= together)
-          bitformer_amx_add<Two>(batch, is_first, r, 0, workspace, weigh), column = together;
-        else
-          bitformer_amx_add<One>(batch, is_first, r, 0, workspace, weigh), column = 1;
+        if (columns >= together) {
+          bitformer_amx_add<Two>(batch, is_first, r, 0, sums, weights, weigh);
+          column = together;
+        } else {
+          bitformer_amx_add<One>(batch, is_first, r, 0, sums, weights, weigh);
+          column = 1;
+        }
         for (; column + together <= columns; column += together)
-          bitformer_amx_add<Two>(batch, is_first, r, column, workspace, none);
+          bitformer_amx_add<Two>(batch, is_first, r, column, sums, weights, none);
         for (; column < columns; ++column)
-          bitformer_amx_add<One>(batch, is_first, r, column, workspace, none);
+          bitformer_amx_add<One>(batch, is_first, r, column, sums, weights, none);
         tiles::memory_barrier();
       };
       if (block.rows - r > 16)
@@ -478,36 +204,16 @@ void bitformer_amx_accumulate(const BitformerArguments& arguments) noexcept {
     bitformer_amx_accumulate_of<L, Distance, BitformerTable>(arguments);
 }
 
-// Calls f.operator()<Distance>() with the type that holds a block's distances.
-template <class F>
-LOWATT_ALWAYS_INLINE void with_bitformer_amx_distance(const BitformerArguments& arguments,
-                                                      F&& f) noexcept {
-  if (bit_distance_bytes(arguments.planes, arguments.block.head_dim) == 1)
-    f.template operator()<std::uint8_t>();
-  else
-    f.template operator()<std::uint16_t>();
-}
-
-template <>
-inline void bitformer_prepare<arch::amx>(const BitformerArguments& arguments) noexcept {
-  if (!bitformer_takes_tiles(arguments)) return bitformer_prepare_rows<arch::amx>(arguments);
-  with_bitformer_amx_distance(arguments, [&]<class Distance>() noexcept {
-    bitformer_amx_prepare<arch::amx, Distance>(arguments);
-  });
-}
-template <>
-inline void bitformer_statistic<arch::amx>(const BitformerArguments& arguments) noexcept {
-  if (!bitformer_takes_tiles(arguments)) return bitformer_statistic_rows<arch::amx>(arguments);
-  with_bitformer_amx_distance(arguments, [&]<class Distance>() noexcept {
-    bitformer_amx_statistic<arch::amx, Distance>(arguments);
-  });
-}
 template <>
 inline void bitformer_accumulate<arch::amx>(const BitformerArguments& arguments) noexcept {
-  if (!bitformer_takes_tiles(arguments)) return bitformer_accumulate_rows<arch::amx>(arguments);
-  with_bitformer_amx_distance(arguments, [&]<class Distance>() noexcept {
-    bitformer_amx_accumulate<arch::amx, Distance>(arguments);
-  });
+  const BlockArguments& block = arguments.block;
+  const Index distance_bytes = bit_distance_bytes(arguments.planes, block.head_dim);
+  if (block.rows < bitformer_amx_least_rows || distance_bytes > 2)
+    bitformer_accumulate_rows<arch::amx>(arguments);
+  else if (distance_bytes == 1)
+    bitformer_amx_accumulate<arch::amx, std::uint8_t>(arguments);
+  else
+    bitformer_amx_accumulate<arch::amx, std::uint16_t>(arguments);
 }
 
 }  // namespace lowatt

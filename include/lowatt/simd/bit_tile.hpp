@@ -125,13 +125,15 @@ void bit_distances(const std::uint8_t* row, const std::byte* bits, Index steps,
   } else {
     constexpr Index most_steps = 31;  // of 8 bits each: what a byte counts
     alignas(64) std::uint8_t counts[Rows * tile_keys];
-    for (Index i = 0; i < Rows * tile_keys; ++i) distances[i] = 0;
     for (Index s = 0; s < steps; s += most_steps) {
       const Index now = steps - s < most_steps ? steps - s : most_steps;
       count_bits<L, Rows>(row + s * bit_row_copies, stride, bits + s * tile_keys, now,
                           store(counts));
-      for (Index i = 0; i < Rows * tile_keys; ++i)
-        distances[i] = static_cast<Distance>(distances[i] + counts[i]);
+      if (s == 0)
+        for (Index i = 0; i < Rows * tile_keys; ++i) distances[i] = counts[i];
+      else
+        for (Index i = 0; i < Rows * tile_keys; ++i)
+          distances[i] = static_cast<Distance>(distances[i] + counts[i]);
     }
   }
 }

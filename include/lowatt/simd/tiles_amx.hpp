@@ -175,28 +175,6 @@ struct OneByOne {
   }
 };
 
-// One tile of rows by two of columns.
-struct OneByTwo {
-  static constexpr Index columns = 2;
-
-  static LOWATT_ALWAYS_INLINE void load(const Sums& sums) noexcept {
-    _tile_loadd(0, sums.data, sums.row_stride);
-    _tile_loadd(1, sums.data + row_bytes, sums.row_stride);
-  }
-  static LOWATT_ALWAYS_INLINE void store(const Sums& sums) noexcept {
-    _tile_stored(0, sums.data, sums.row_stride);
-    _tile_stored(1, sums.data + row_bytes, sums.row_stride);
-  }
-  template <bool is_int8, bool left_unsigned = false>
-  static LOWATT_ALWAYS_INLINE void multiply(const Operand& left, const Operand& right) noexcept {
-    _tile_loadd(4, left.data, left.row_stride);
-    _tile_loadd(6, right.data, right.row_stride);
-    LOWATT_TILE_MULTIPLY(0, 4, 6);
-    _tile_loadd(7, right.data + right.next, right.row_stride);
-    LOWATT_TILE_MULTIPLY(1, 4, 7);
-  }
-};
-
 // Columns of a product with few steps of depth. Two sets of sums take turns: one is stored while
 // the other is computed, since a store waits for all products before it.
 //
