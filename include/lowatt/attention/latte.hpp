@@ -88,9 +88,12 @@ struct Adapter<Latte> {
   static Index tile_bytes(const Latte&, Index head_dim, Index value_dim) noexcept {
     return LatteTileLayout(head_dim, value_dim).bytes();
   }
-  static Index query_block(const Latte&, const Shape&) noexcept { return latte_query_block; }
+  static Index query_block(const Latte&, const Shape& shape) noexcept {
+    return latte_query_block(shape.head_dim);
+  }
   static Index workspace_bytes(const Latte&, const Shape& shape) noexcept {
-    const Index rows = shape.queries < latte_query_block ? shape.queries : latte_query_block;
+    const Index most = latte_query_block(shape.head_dim);
+    const Index rows = shape.queries < most ? shape.queries : most;
     const Index tiles = (shape.keys + tile_keys - 1) / tile_keys;
     return LatteWorkspace(nullptr, rows, shape.head_dim, shape.value_dim, tiles).bytes;
   }

@@ -7,6 +7,7 @@
 #include "../inhibitor/kernel_fp32.hpp"
 #include "../inhibitor/kernel_int16.hpp"
 #include "../latte/kernel.hpp"
+#include "../latte/scores_amx.hpp"
 #include "../softmax/kernel.hpp"
 #include "../softmax/tile_amx.hpp"
 

@@ -1,6 +1,7 @@
 // How LATTE's keys and values lie in memory. Per tile of 64 keys:
 //
-//   nibbles  [head_dim/8][64 keys][4 bytes] u8   high nibbles + 8, in 0..15
+//   nibbles  [head_dim/8][64 keys][4 bytes] u8   high nibbles + 8, in 0..15; keys in the order of
+//                                                nibble_position()
 //   rows     [64 keys] of k8 + 128, u8, then v8, s8, each padded to 16 bytes
 //
 // Byte b of a lane of chunk c holds dim 8c + b in its low half and dim 8c + 4 + b in its high half.
@@ -10,6 +11,7 @@
 // padding reads on from a key into what follows it: queries are padded with zeros.
 #pragma once
 
+#include "../core/precision.hpp"
 #include "../core/tiles.hpp"
 #include "../quant/nibble.hpp"
 #include "../quant/scale.hpp"
@@ -18,8 +20,16 @@
 namespace lowatt {
 
 inline constexpr Index nibble_group = 8;  // dims that share one register lane of the nibbles
+inline constexpr Index nibble_chunk = tile_keys * nibble_group / 2;  // bytes of such a group
 inline constexpr Index latte_row_padding = 16;
 inline constexpr Index latte_query_padding = 64;  // whole registers of every level
+
+// Which lane of a chunk belongs to a key. Of 32 keys, lanes i and i + 16 are four keys apart, so
+// that scores of 32 bits become 16 bits in the keys' own order when registers of any width are
+// packed with those 16 lanes further on.
+LOWATT_ALWAYS_INLINE constexpr Index nibble_position(Index key) noexcept {
+  return key / 32 * 32 + key % 8 / 4 * 16 + key % 32 / 8 * 4 + key % 4;
+}
 
 struct LatteTileLayout {
   Index nibble_bytes = 0;
@@ -71,7 +81,8 @@ void latte_pack(const LattePackArguments& arguments) noexcept {
       for (Index j = 0; j < round_up(count, nibble_group); ++j)
         high[j] = static_cast<std::uint8_t>(high_nibble(bytes[j], arguments.split) + 8);
       for (Index j = 0; j < count; j += nibble_group) {
-        std::uint8_t* group = tile + ((c + j) / nibble_group * tile_keys + slot) * half;
+        std::uint8_t* group =
+            tile + (c + j) / nibble_group * nibble_chunk + nibble_position(slot) * half;
         for (Index b = 0; b < half; ++b)
           group[b] = static_cast<std::uint8_t>(high[j + b] | high[j + half + b] << 4);
       }

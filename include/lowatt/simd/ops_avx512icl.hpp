@@ -20,6 +20,45 @@ struct Ops<arch::avx512icl> : Ops<arch::avx512> {
     return _mm512_or_si512(
         value, _mm512_maskz_permutex2var_epi8(upper, load(table + 128), index, load(table + 192)));
   }
+  // Sixteen addresses at a time. The first sixteen are written whatever the mask: most words of 64
+  // keys have some, and a branch would be guessed wrong often.
+  static LOWATT_ALWAYS_INLINE Index store_addresses(std::uint64_t mask, const std::byte* base,
+                                                    Index stride, const std::byte** out) noexcept {
+    const Register numbers = _mm512_set_epi8(
+        63, 62, 61, 60, 59, 58, 57, 56, 55, 54, 53, 52, 51, 50, 49, 48, 47, 46, 45, 44, 43, 42, 41,
+        40, 39, 38, 37, 36, 35, 34, 33, 32, 31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18,
+        17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    alignas(64) std::uint8_t slots[64];
+    store(slots, _mm512_maskz_compress_epi8(mask, numbers));
+    const Register first = _mm512_set1_epi64(reinterpret_cast<Index>(base));
+    const Register step = _mm512_set1_epi64(stride);
+    const Index count = __builtin_popcountll(mask);
+    Index i = 0;
+    do {
+      for (const Index end = i + 16; i < end; i += 8) {
+        const Register slot =
+            _mm512_cvtepu8_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(slots + i)));
+        store(out + i, _mm512_add_epi64(_mm512_mul_epu32(slot, step), first));
+      }
+    } while (i < count);
+    return count;
+  }
+  // The lowest byte of every lane, after a shift by `shift` bits.
+  static LOWATT_ALWAYS_INLINE void store_bytes(void* p, Register a, int shift) noexcept {
+    _mm_storeu_si128(static_cast<__m128i*>(p),
+                     _mm512_cvtepi32_epi8(_mm512_srl_epi32(a, _mm_cvtsi32_si128(shift))));
+  }
+  // Sums over what interleave4 brought together, back in the order of dims.
+  static LOWATT_ALWAYS_INLINE void separate4(Float* a) noexcept {
+    const __m512 low = _mm512_shuffle_f32x4(a[0], a[1], 0x44);    // a0 a1 b0 b1
+    const __m512 high = _mm512_shuffle_f32x4(a[0], a[1], 0xee);   // a2 a3 b2 b3
+    const __m512 low2 = _mm512_shuffle_f32x4(a[2], a[3], 0x44);   // c0 c1 d0 d1
+    const __m512 high2 = _mm512_shuffle_f32x4(a[2], a[3], 0xee);  // c2 c3 d2 d3
+    a[0] = _mm512_shuffle_f32x4(low, low2, 0x88);
+    a[1] = _mm512_shuffle_f32x4(low, low2, 0xdd);
+    a[2] = _mm512_shuffle_f32x4(high, high2, 0x88);
+    a[3] = _mm512_shuffle_f32x4(high, high2, 0xdd);
+  }
   static constexpr int dot4_parts = 1;
   static LOWATT_ALWAYS_INLINE Register split_u8(Register u, int) noexcept { return u; }
   static LOWATT_ALWAYS_INLINE Register split_s8(Register s, int) noexcept { return s; }
