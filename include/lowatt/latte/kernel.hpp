@@ -76,6 +76,7 @@ void latte_add_survivors(const LatteArguments& arguments) noexcept {
   const BlockArguments& block = arguments.block;
   const LatteWorkspace workspace(block);
   const LatteTileLayout layout(block.head_dim, block.value_dim);
+  LatteGatherer<L> survivors(workspace, block, layout);
   for (Index r = 0; r < block.rows; ++r) {
     if (workspace.best_low[r] == LatteWorkspace::no_key) continue;
     // Hidden keys stay below every limit.
@@ -88,21 +89,14 @@ void latte_add_survivors(const LatteArguments& arguments) noexcept {
     const Index begin = seen_begin > block.tile_begin ? seen_begin : block.tile_begin;
     const Index end = seen_end < block.tile_end ? seen_end : block.tile_end;
     const Score* low = workspace.low_row<Score>(r) - block.tile_begin * tile_keys;
-    Index count = 0, kept = 0;
     for (Index t = begin; t < end; ++t) {
       if (block.visible_words != nullptr && block.visible_word(r, t) == 0) continue;
-      count += Ops<L>::store_addresses(Ops<L>::mask_not_below(low + t * tile_keys, limit),
-                                       block.tiles.tile(t) + layout.nibble_bytes, layout.row_bytes,
-                                       workspace.found + count);
-      if (count >= latte_batch) {
-        latte_add_batch<L>(workspace, block, layout, r, count);
-        kept += count;
-        count = 0;
-      }
+      survivors.add(r, t, Ops<L>::mask_not_below(low + t * tile_keys, limit));
     }
-    if (count > 0) latte_add_batch<L>(workspace, block, layout, r, count);
-    if (arguments.kept != nullptr) *arguments.kept += kept + count;
+    survivors.end_row(r);
   }
+  survivors.work_off();
+  if (arguments.kept != nullptr) *arguments.kept += survivors.kept();
 }
 template <class L>
 void latte_accumulate(const LatteArguments& arguments) noexcept {

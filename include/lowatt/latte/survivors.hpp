@@ -1,4 +1,4 @@
-// LATTE's second pass: what is left of one row, a batch at a time. See kernel.hpp.
+// LATTE's second pass: what is left of the rows, a batch at a time. See kernel.hpp.
 #pragma once
 
 #include "../simd/exp2.hpp"
@@ -10,9 +10,9 @@ struct LatteRange {
   std::int32_t least, most;
 };
 
-// Exact dot products of one query with a batch of keys, and their range. `rows` and dots go up to
-// the next multiple of Op::lanes. The keys' offset of 128 adds the same to all of them, so that
-// only differences mean something.
+// Exact dot products of one query with `count` keys, and their range. `rows` and dots go up to the
+// next multiple of Op::lanes. The keys' offset of 128 adds the same to all of them, so that only
+// differences mean something.
 template <class L>
 LatteRange latte_dots(const std::int8_t* query, Index head_dim, const std::byte* const* rows,
                       Index count, std::int32_t* dots) noexcept {
@@ -39,28 +39,8 @@ LatteRange latte_dots(const std::int8_t* query, Index head_dim, const std::byte*
     least = Op::min_i32(least, dot);
     most = Op::max_i32(most, dot);
   }
-  // not(x) is monotonous the other way round.
+  // Of all integers, not(x) has the order reversed.
   return {~Op::reduce_max_i32(Op::bit_xor(least, Op::fill_i32(-1))), Op::reduce_max_i32(most)};
-}
-
-// Weights of a batch, 2^(unit * (dot - most)), 0 from `count` on; returns their sum. Each gets
-// every register of them.
-template <class L, class Each>
-LOWATT_ALWAYS_INLINE float latte_weigh(const std::int32_t* dots, Index count, std::int32_t most,
-                                       float unit, Each each) noexcept {
-  using Op = Ops<L>;
-  using Float = typename Op::Float;
-  constexpr float numbers[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  const Float lane = Float::load_unaligned(numbers);
-  Float sum(0.0f);
-  for (Index i = 0; i < count; i += Op::lanes) {
-    const auto gap = Op::add_i32(Op::load(dots + i), Op::fill_i32(-most));
-    const Float weight = xsimd::select(lane < Float(static_cast<float>(count - i)),
-                                       exp2<L>(Op::to_float(gap) * Float(unit)), Float(0.0f));
-    each(i, weight);
-    sum += weight;
-  }
-  return Op::reduce_add(sum);
 }
 
 // sums[c] = sums[c] * keep + sum_j weights[j] * value_j[c], for Vectors registers of dims. Without
@@ -145,89 +125,184 @@ void latte_add_values_fixed(const std::byte* const* rows, Index offset,
   }
 }
 
-// What one batch adds to one row.
-struct LatteBatch {
-  const std::byte* const* found;
-  Index value_offset, count;
-  std::int32_t most;  // of the dot products so far
-  float unit;
-  const float* keep;  // what was summed so far shrinks by this much, if there is anything
-};
-
-// Weights of a batch as integers, and the dims that fill registers added with them: `dim` moves
-// past these. Returns the sum of weights.
-template <class L, int Bytes>
-LOWATT_ALWAYS_INLINE float latte_add_fixed(const LatteWorkspace& workspace, const LatteBatch& batch,
-                                           float* sums, Index& dim) noexcept {
-  using Op = Ops<L>;
-  using Float = typename Op::Float;
-  const auto cut = [&](Index i, Float weight) __attribute__((always_inline)) {
-    weight.store_unaligned(workspace.weights + i);
-    const auto whole = Op::round_i32(weight * Float(latte_fixed_one<Bytes>));
-    for (int b = 0; b < Bytes; ++b)
-      Op::store_bytes(workspace.weight_bytes + b * latte_largest_batch + i, whole, 8 * b);
-  };
-  const float sum = latte_weigh<L>(workspace.dots, batch.count, batch.most, batch.unit, cut);
-  for (; dim + Op::bytes <= workspace.value_stride; dim += Op::bytes)
-    latte_add_values_fixed<L, Bytes>(batch.found, batch.value_offset + dim, workspace.weight_bytes,
-                                     batch.count, batch.keep, sums + dim);
-  return sum;
+// Softmax with a running maximum, which is an integer here: a segment's dot products, and how they
+// change what its row has so far.
+template <class L>
+LOWATT_ALWAYS_INLINE void latte_measure(const LatteWorkspace& workspace, Index head_dim,
+                                        Index value_dim, LatteSegment& segment) noexcept {
+  const LatteRange range =
+      latte_dots<L>(workspace.query + segment.row * workspace.query_stride, head_dim,
+                    workspace.found + segment.begin, segment.count, workspace.dots + segment.begin);
+  std::int32_t& best = workspace.best[segment.row];
+  const std::int32_t previous = best;
+  if (range.most > previous) best = range.most;
+  segment.most = best;
+  segment.is_first = previous == LatteWorkspace::no_key;
+  const float unit = workspace.unit[segment.row];
+  if (!segment.is_first) segment.keep = exp2<L>(static_cast<float>(previous - best) * unit);
+  segment.weight_bytes = 0;
+  // Where dot4 is one instruction, integers are faster than floats.
+  if (Ops<L>::dot4_parts == 1 && value_dim > Ops<L>::bytes - latte_row_padding) {
+    const float farthest = static_cast<float>(best - range.least) * unit;
+    segment.weight_bytes = farthest <= latte_fixed_range<2>   ? 2
+                           : farthest <= latte_fixed_range<3> ? 3
+                                                              : 0;
+  }
 }
 
-// Adds a batch of survivors to the accumulators of row r: softmax with a running maximum, which is
-// an integer here.
+// 2^x to 2^-17 of itself for x in [-100, 0]: as exp2(), with a polynomial of degree 4 and no regard
+// to what lies below. For weights that become integers.
 template <class L>
-void latte_add_batch(const LatteWorkspace& workspace, const BlockArguments& block,
-                     const LatteTileLayout& layout, Index r, Index count) noexcept {
+LOWATT_ALWAYS_INLINE typename Ops<L>::Float latte_exp2(typename Ops<L>::Float x) noexcept {
   using Op = Ops<L>;
   using Float = typename Op::Float;
-  const std::byte* const* found = workspace.found;
-  // Up to whole registers the last survivor is repeated, to be given no weight.
-  for (Index i = 0; i < latte_batch_padding; ++i) workspace.found[count + i] = found[count - 1];
-  const LatteRange range = latte_dots<L>(workspace.query + r * workspace.query_stride,
-                                         block.head_dim, found, count, workspace.dots);
+  using Int = xsimd::batch<std::int32_t, typename Float::arch_type>;
+  constexpr float round = 12582912.0f + 127.0f;
+  const Float shifted = x + Float(round);
+  const Float f = x - (shifted - Float(round));
+  Float polynomial(0x1.3a02c2p-7f);
+  polynomial = Op::multiply_add(polynomial, f, Float(0x1.c9fc4ap-5f));
+  polynomial = Op::multiply_add(polynomial, f, Float(0x1.ec0378p-3f));
+  polynomial = Op::multiply_add(polynomial, f, Float(0x1.62e12cp-1f));
+  polynomial = Op::multiply_add(polynomial, f, Float(1.0f));
+  return polynomial * xsimd::bitwise_cast<Float>(xsimd::bitwise_cast<Int>(shifted) << 23);
+}
 
-  const float unit = workspace.unit[r];
-  const std::int32_t previous = workspace.best[r];
-  const std::int32_t most = range.most > previous ? range.most : previous;
-  workspace.best[r] = most;
-  LatteBatch batch{found, layout.value_offset, count, most, unit, nullptr};
-  float keep = 0;
-  if (previous != LatteWorkspace::no_key) {
-    keep = exp2<L>(static_cast<float>(previous - most) * unit);
-    batch.keep = &keep;
-  }
+// Weights of a segment, in float32 and as integers of so many bytes, and their sum. Those past the
+// last survivor are 0.
+template <class L, int Bytes>
+LOWATT_ALWAYS_INLINE void latte_weigh(const LatteWorkspace& workspace,
+                                      const LatteSegment& segment) noexcept {
+  using Op = Ops<L>;
+  using Float = typename Op::Float;
+  const float unit = workspace.unit[segment.row];
+  const std::int32_t* dots = workspace.dots + segment.begin;
+  float* weights = workspace.weights + segment.begin;
+  std::uint8_t* bytes = workspace.weight_bytes + segment.begin;
+  const auto weigh = [&](Index i) __attribute__((always_inline)) {
+    const auto gap = Op::add_i32(Op::load(dots + i), Op::fill_i32(-segment.most));
+    const Float exponent = Op::to_float(gap) * Float(unit);
+    return Bytes > 0 ? latte_exp2<L>(exponent) : exp2<L>(exponent);
+  };
+  const auto put = [&](Index i, Float weight) __attribute__((always_inline)) {
+    weight.store_unaligned(weights + i);
+    if constexpr (Bytes > 0) {
+      const auto whole = Op::round_i32(weight * Float(latte_fixed_one<Bytes>));
+      for (int b = 0; b < Bytes; ++b)
+        Op::store_bytes(bytes + b * latte_largest_batch + i, whole, 8 * b);
+    }
+    return weight;
+  };
+  Float sum(0.0f);
+  Index i = 0;
+  for (; i + Op::lanes < segment.count; i += Op::lanes) sum += put(i, weigh(i));
+  sum += put(i, Op::first_lanes(weigh(i), segment.count - i));
+  double& total = workspace.weight_sum[segment.row];
+  total = static_cast<double>(Op::reduce_add(sum)) +
+          (segment.is_first ? 0.0 : total * static_cast<double>(segment.keep));
+}
 
-  float* sums = workspace.weighted + r * workspace.value_stride;
-  float sum = 0;
+// Values of a segment, times its weights, into its row.
+template <class L, int Bytes>
+LOWATT_ALWAYS_INLINE void latte_add_segment(const LatteWorkspace& workspace, Index value_offset,
+                                            const LatteSegment& segment) noexcept {
+  using Op = Ops<L>;
+  const std::byte* const* found = workspace.found + segment.begin;
+  const float* keep = segment.is_first ? nullptr : &segment.keep;
+  float* sums = workspace.weighted + segment.row * workspace.value_stride;
   Index dim = 0;
-  bool is_fixed = false;
-  // Where dot4 is one instruction, integers are faster than floats.
-  if constexpr (Op::dot4_parts == 1) {
-    const float farthest = static_cast<float>(most - range.least) * unit;
-    is_fixed = workspace.value_stride >= Op::bytes && farthest <= latte_fixed_range<3>;
-    if (is_fixed)
-      sum = farthest <= latte_fixed_range<2> ? latte_add_fixed<L, 2>(workspace, batch, sums, dim)
-                                             : latte_add_fixed<L, 3>(workspace, batch, sums, dim);
-  }
-  if (!is_fixed)
-    sum = latte_weigh<L>(
-        workspace.dots, count, most,
-        unit, [&](Index i, Float weight) __attribute__((always_inline)) {
-          weight.store_unaligned(workspace.weights + i);
-        });
-  double& total = workspace.weight_sum[r];
-  total =
-      static_cast<double>(sum) + (batch.keep == nullptr ? 0.0 : total * static_cast<double>(keep));
-
+  if constexpr (Bytes > 0)
+    for (; dim + Op::bytes <= workspace.value_stride; dim += Op::bytes)
+      latte_add_values_fixed<L, Bytes>(found, value_offset + dim,
+                                       workspace.weight_bytes + segment.begin, segment.count, keep,
+                                       sums + dim);
   const auto add = [&]<int Vectors>() __attribute__((always_inline)) {
     for (; dim + Vectors * Op::lanes <= workspace.value_stride; dim += Vectors * Op::lanes)
-      latte_add_values<L, Vectors>(found, layout.value_offset + dim, workspace.weights, count,
-                                   batch.keep, sums + dim);
+      latte_add_values<L, Vectors>(found, value_offset + dim, workspace.weights + segment.begin,
+                                   segment.count, keep, sums + dim);
   };
   add.template operator()<8>();
   add.template operator()<4>();
   add.template operator()<1>();
 }
+
+// Adds a batch of survivors to the accumulators of their rows. Step by step for all of its rows:
+// one row's steps wait for each other, those of several rows do not.
+template <class L>
+void latte_add_batch(const LatteWorkspace& workspace, const BlockArguments& block,
+                     Index value_offset, Index segments) noexcept {
+  LatteSegment* const begin = workspace.segments;
+  LatteSegment* const end = begin + segments;
+  for (LatteSegment* s = begin; s < end; ++s)
+    latte_measure<L>(workspace, block.head_dim, block.value_dim, *s);
+  // Calls f.operator()<bytes of the segment's weights>().
+  const auto with_bytes = [](const LatteSegment& s, auto f) __attribute__((always_inline)) {
+    if constexpr (Ops<L>::dot4_parts == 1) {
+      if (s.weight_bytes == 2) return f.template operator()<2>();
+      if (s.weight_bytes == 3) return f.template operator()<3>();
+    }
+    f.template operator()<0>();
+  };
+  for (const LatteSegment* s = begin; s < end; ++s)
+    with_bytes(
+        *s, [&]<int Bytes>()
+                __attribute__((always_inline)) { latte_weigh<L, Bytes>(workspace, *s); });
+  for (const LatteSegment* s = begin; s < end; ++s)
+    with_bytes(
+        *s, [&]<int Bytes>() __attribute__((always_inline)) {
+          latte_add_segment<L, Bytes>(workspace, value_offset, *s);
+        });
+}
+
+// Gathers survivors until there are enough for a batch.
+template <class L>
+class LatteGatherer {
+ public:
+  LOWATT_ALWAYS_INLINE LatteGatherer(const LatteWorkspace& workspace, const BlockArguments& block,
+                                     const LatteTileLayout& layout) noexcept
+      : workspace_(workspace), block_(block), layout_(layout) {}
+
+  // Adds the survivors of row r among the keys of tile t, one bit each.
+  LOWATT_ALWAYS_INLINE void add(Index r, Index t, std::uint64_t survivors) noexcept {
+    end_ += Ops<L>::store_addresses(survivors, block_.tiles.tile(t) + layout_.nibble_bytes,
+                                    layout_.row_bytes, workspace_.found + end_);
+    if (end_ >= latte_batch) {
+      close(r);
+      work_off();
+    }
+  }
+  // Ends a row.
+  LOWATT_ALWAYS_INLINE void end_row(Index r) noexcept {
+    close(r);
+    if (end_ >= latte_batch / 2) work_off();
+  }
+  LOWATT_ALWAYS_INLINE void work_off() noexcept {
+    if (segments_ == 0) return;
+    latte_add_batch<L>(workspace_, block_, layout_.value_offset, segments_);
+    segments_ = begin_ = end_ = 0;
+  }
+  LOWATT_ALWAYS_INLINE Index kept() const noexcept { return kept_; }
+
+ private:
+  // Makes a segment of what has been gathered of row r.
+  LOWATT_ALWAYS_INLINE void close(Index r) noexcept {
+    if (end_ == begin_) return;
+    LatteSegment& segment = workspace_.segments[segments_++];
+    segment.row = r;
+    segment.begin = begin_;
+    segment.count = end_ - begin_;
+    kept_ += end_ - begin_;
+    // Up to whole registers the last survivor is repeated, to be given no weight.
+    const std::byte** next = workspace_.found + end_;
+    const std::byte* last = next[-1];
+    for (Index i = 0; i < latte_batch_padding; ++i) next[i] = last;
+    begin_ = end_ = round_up(end_, latte_batch_padding);
+  }
+
+  const LatteWorkspace& workspace_;
+  const BlockArguments& block_;
+  const LatteTileLayout& layout_;
+  Index segments_ = 0, begin_ = 0, end_ = 0, kept_ = 0;
+};
 
 }  // namespace lowatt

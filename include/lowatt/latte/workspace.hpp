@@ -28,10 +28,20 @@ struct LatteArguments {
   std::int64_t* kept = nullptr;  // optional: the number of surviving pairs is added to it
 };
 
-// Survivors are worked off in batches of at least this many, the last one of a row excepted.
+// Survivors are worked off in batches: of several rows, or of one that has many. A batch has at
+// most so many when another tile is added; at the end of a row half of them will do.
 inline constexpr Index latte_batch = 256;
-inline constexpr Index latte_largest_batch = latte_batch + tile_keys;
-inline constexpr Index latte_batch_padding = 16;  // whole registers of every level
+inline constexpr Index latte_batch_padding = 16;  // of each row's survivors: whole registers
+inline constexpr Index latte_largest_batch = latte_batch + tile_keys + latte_batch_padding;
+
+// The survivors of one row in a batch, and what is found out about them on the way.
+struct LatteSegment {
+  Index row = 0, begin = 0, count = 0;
+  std::int32_t most = 0;  // of its row's dot products so far
+  float keep = 0;         // what was summed so far shrinks by this much
+  bool is_first = false;  // there is nothing summed so far
+  int weight_bytes = 0;   // of weights as integers; 0 for float32
+};
 
 // Most bytes of a weight as an integer.
 inline constexpr int latte_most_weight_bytes = 3;
@@ -57,7 +67,8 @@ struct LatteWorkspace {
   double* weight_sum = nullptr;  // [rows], sum of weights
   float* weighted = nullptr;     // [rows][value_stride], sum of weight * v8
 
-  // One batch of survivors of one row, padded to whole registers.
+  // One batch of survivors.
+  LatteSegment* segments = nullptr;   // [rows + 1]
   const std::byte** found = nullptr;  // where they lie
   std::int32_t* dots = nullptr;       // dot products
   float* weights = nullptr;
@@ -90,6 +101,7 @@ struct LatteWorkspace {
     best = cutter.take<std::int32_t>(rows);
     weight_sum = cutter.take<double>(rows);
     weighted = cutter.take<float>(rows * value_stride);
+    segments = cutter.take<LatteSegment>(rows + 1);
     found = cutter.take<const std::byte*>(batch + latte_batch_padding);
     dots = cutter.take<std::int32_t>(batch);
     weights = cutter.take<float>(batch);

@@ -26,7 +26,8 @@
 //   packing        pack_u16(a, b) and pack_s16(a, b) from signed 32 bits, pack_u8(a, b) from signed
 //                  16 bits, all saturating, each 16 bytes of a before those of b; restore_order
 //                  brings the bytes of four registers packed twice into the order of the four
-//   32 bits        add_i32, max_i32, divide_by_16_i32 (of multiples)
+//   32 bits        add_i32, max_i32, divide_by_16_i32 (of multiples); first_lanes(a, count,
+//                  otherwise): a in its first `count` > 0 lanes, or of Float, else 0
 //   4-byte dot     dot4(acc, u, s): acc + sum of u*s over the lane's four bytes, u unsigned,
 //                  s signed, exact for all values; dot4_narrow: the same, faster below avx512icl,
 //                  where the caller knows that u0*s0 + u1*s1 and u2*s2 + u3*s3 fit 16 bits

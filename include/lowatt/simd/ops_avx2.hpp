@@ -215,6 +215,19 @@ struct Ops<arch::avx2> {
                                                     Index stride, const std::byte** out) noexcept {
     return store_set_bits(mask, base, stride, out);
   }
+  static LOWATT_ALWAYS_INLINE Register first_lanes(Register a, Index count,
+                                                   std::int32_t otherwise) noexcept {
+    const Register numbers = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const int limit = count < lanes ? static_cast<int>(count) : lanes;
+    return _mm256_blendv_epi8(fill_i32(otherwise), a,
+                              _mm256_cmpgt_epi32(_mm256_set1_epi32(limit), numbers));
+  }
+  static LOWATT_ALWAYS_INLINE Float first_lanes(Float a, Index count) noexcept {
+    const __m256i numbers = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const int limit = count < lanes ? static_cast<int>(count) : lanes;
+    const __m256i own = _mm256_cmpgt_epi32(_mm256_set1_epi32(limit), numbers);
+    return _mm256_and_ps(a, _mm256_castsi256_ps(own));
+  }
   static LOWATT_ALWAYS_INLINE std::int32_t reduce_add_i32(Register a) noexcept {
     const __m128i half = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
     const __m128i pairs = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));

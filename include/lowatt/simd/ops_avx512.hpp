@@ -233,6 +233,15 @@ struct Ops<arch::avx512> {
     }
     return next - out;
   }
+  static LOWATT_ALWAYS_INLINE Register first_lanes(Register a, Index count,
+                                                   std::int32_t otherwise) noexcept {
+    const auto mask = static_cast<__mmask16>(count < lanes ? (1u << count) - 1u : 0xffffu);
+    return _mm512_mask_mov_epi32(fill_i32(otherwise), mask, a);
+  }
+  static LOWATT_ALWAYS_INLINE Float first_lanes(Float a, Index count) noexcept {
+    const auto mask = static_cast<__mmask16>(count < lanes ? (1u << count) - 1u : 0xffffu);
+    return _mm512_maskz_mov_ps(mask, a);
+  }
   static LOWATT_ALWAYS_INLINE std::int32_t reduce_add_i32(Register a) noexcept {
     return _mm512_reduce_add_epi32(a);
   }

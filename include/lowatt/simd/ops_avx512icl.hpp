@@ -20,7 +20,7 @@ struct Ops<arch::avx512icl> : Ops<arch::avx512> {
     return _mm512_or_si512(
         value, _mm512_maskz_permutex2var_epi8(upper, load(table + 128), index, load(table + 192)));
   }
-  // Sixteen addresses at a time. The first sixteen are written whatever the mask: most words of 64
+  // Eight addresses at a time. The first sixteen are written whatever the mask: most words of 64
   // keys have some, and a branch would be guessed wrong often.
   static LOWATT_ALWAYS_INLINE Index store_addresses(std::uint64_t mask, const std::byte* base,
                                                     Index stride, const std::byte** out) noexcept {
@@ -28,19 +28,20 @@ struct Ops<arch::avx512icl> : Ops<arch::avx512> {
         63, 62, 61, 60, 59, 58, 57, 56, 55, 54, 53, 52, 51, 50, 49, 48, 47, 46, 45, 44, 43, 42, 41,
         40, 39, 38, 37, 36, 35, 34, 33, 32, 31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18,
         17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    alignas(64) std::uint8_t slots[64];
-    store(slots, _mm512_maskz_compress_epi8(mask, numbers));
+    const Register slots = _mm512_maskz_compress_epi8(mask, numbers);
     const Register first = _mm512_set1_epi64(reinterpret_cast<Index>(base));
     const Register step = _mm512_set1_epi64(stride);
+    Register eight = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
+    const auto store_eight = [&](Index i) __attribute__((always_inline)) {
+      // The lowest byte of each of eight words.
+      const Register slot = _mm512_maskz_permutexvar_epi8(0x0101010101010101, eight, slots);
+      store(out + i, _mm512_add_epi64(_mm512_mul_epu32(slot, step), first));
+      eight = _mm512_add_epi64(eight, _mm512_set1_epi64(8));
+    };
     const Index count = __builtin_popcountll(mask);
-    Index i = 0;
-    do {
-      for (const Index end = i + 16; i < end; i += 8) {
-        const Register slot =
-            _mm512_cvtepu8_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(slots + i)));
-        store(out + i, _mm512_add_epi64(_mm512_mul_epu32(slot, step), first));
-      }
-    } while (i < count);
+    store_eight(0);
+    store_eight(8);
+    for (Index i = 16; i < count; i += 8) store_eight(i);
     return count;
   }
   // The lowest byte of every lane, after a shift by `shift` bits.

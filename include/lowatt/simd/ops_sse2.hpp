@@ -211,6 +211,19 @@ struct Ops<arch::sse2> {
                                                     Index stride, const std::byte** out) noexcept {
     return store_set_bits(mask, base, stride, out);
   }
+  static LOWATT_ALWAYS_INLINE Register first_lanes(Register a, Index count,
+                                                   std::int32_t otherwise) noexcept {
+    alignas(16) std::int32_t lane[lanes];
+    store(lane, a);
+    for (Index l = count < 0 ? 0 : count; l < lanes; ++l) lane[l] = otherwise;
+    return load(lane);
+  }
+  static LOWATT_ALWAYS_INLINE Float first_lanes(Float a, Index count) noexcept {
+    alignas(16) float lane[lanes];
+    a.store_aligned(lane);
+    for (Index l = count; l < lanes; ++l) lane[l] = 0;
+    return Float::load_aligned(lane);
+  }
   static LOWATT_ALWAYS_INLINE std::int32_t reduce_add_i32(Register a) noexcept {
     const Register pairs = _mm_add_epi32(a, _mm_shuffle_epi32(a, 0x4e));
     return _mm_cvtsi128_si32(_mm_add_epi32(pairs, _mm_shuffle_epi32(pairs, 0xb1)));
