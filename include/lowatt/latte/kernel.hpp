@@ -5,19 +5,29 @@
 //   survivors of row i: max_j low_ij - low_ij <= T_i
 //   out_i = sum_j p_ij v_j,  p_ij = softmax over survivors of sq_i * sk * scale * (q8_i . k8_j)
 //
+// In files: workspace.hpp what the phases hand on, scores.hpp the first pass (scores_amx.hpp on
+// tile products), survivors.hpp the second, dense.hpp what takes its place where nearly all
+// survive.
+//
 // Lives on    vpdpbusd: one for 4 dims of 16 pairs in the first pass. Of a survivor, 64 dims of the
-//             key take a load, a vpdpbusd and a share of a transposing sum; 64 dims of the value
-//             two unpacks and three vpdpbusd (weights of 24 bits), below avx512icl a conversion and
-//             a multiply-add per register. There dot products are maddubs + madd (nibbles) and two
-//             madd (bytes).
+//             key take a load, a vpdpbusd and three instructions of a transposing sum, of which one
+//             is a shuffle; 64 dims of the value two unpacks and two vpdpbusd (three with weights
+//             of 24 bits). Both passes are bound by the two ports of 512-bit registers, and with
+//             128 dims by reading survivors from the second-level cache. Below avx512icl dot
+//             products are maddubs + madd (nibbles) and two madd (bytes), and values take a
+//             conversion and a multiply-add per register.
 // Layout      pack.hpp; the same for prefill and decode and at every level.
-// Exactness   scores, maximum and survivors are integers, the same on every level. Weights are
-//             float32, or integers of 24 bits, off by at most 2^-11 of themselves.
-// Overflow    the largest sum is that of 255 * 127 over head_dim: 32 bits hold
-//             latte_most_head_dim. Positions of survivors are unsigned 32-bit numbers. Sums of
-//             weights are double across batches of survivors.
-// Tails       queries are padded with zeros, values are when packed; hidden keys score the lowest
-//             integer.
+// Exactness   scores, maximum and survivors are integers, the same on every level.
+// Accuracy    relative L2 error 2e-3 against double on the same integers and survivors. Weights are
+//             float32 (and outputs within 2e-5), or integers of 16 or 24 bits where all of a row's
+//             batch are large enough that rounding changes none by more than 2^-10 of itself:
+//             small weights never vanish, however many they are. dense.hpp has bf16.
+// Overflow    scores have 16 bits as far as latte_most_narrow_head_dim, else 32; the largest exact
+//             sum is that of 255 * 127 over head_dim: 32 bits hold latte_most_head_dim. A batch
+//             of integer weights has at most latte_largest_batch survivors, far from what 32 bits
+//             hold. Sums of weights are double across batches.
+// Tails       queries are padded with zeros, values are when packed; hidden keys have the lowest
+//             score, below every limit.
 #pragma once
 
 #include "scores.hpp"
@@ -70,19 +80,24 @@ void latte_statistic(const LatteArguments& arguments) noexcept {
     latte_score<L, std::int32_t>(arguments);
 }
 
+// The lowest score with which a key survives in row r. Hidden keys stay below every limit.
+template <class Score>
+LOWATT_ALWAYS_INLINE Score latte_limit(const LatteWorkspace& workspace, Index r) noexcept {
+  constexpr std::int32_t lowest = latte_no_score<Score> + 1;
+  const std::int32_t limit = workspace.best_low[r] - workspace.threshold[r];
+  return static_cast<Score>(limit > lowest ? limit : lowest);
+}
+
 // Adds the survivors of the tile range, whose scores the statistic left in this workspace.
 template <class L, class Score>
 void latte_add_survivors(const LatteArguments& arguments) noexcept {
   const BlockArguments& block = arguments.block;
   const LatteWorkspace workspace(block);
-  const LatteTileLayout layout(block.head_dim, block.value_dim);
+  const LatteTileLayout layout(block.head_dim, block.value_dim, arguments.value_precision);
   LatteGatherer<L> survivors(workspace, block, layout);
   for (Index r = 0; r < block.rows; ++r) {
     if (workspace.best_low[r] == LatteWorkspace::no_key) continue;
-    // Hidden keys stay below every limit.
-    constexpr std::int32_t lowest = latte_no_score<Score> + 1;
-    const std::int32_t wanted = workspace.best_low[r] - workspace.threshold[r];
-    const auto limit = static_cast<Score>(wanted > lowest ? wanted : lowest);
+    const auto limit = latte_limit<Score>(workspace, r);
     const VisibleRange& visible = block.visible[r];
     const Index seen_begin = visible.begin / tile_keys;
     const Index seen_end = (visible.end + tile_keys - 1) / tile_keys;

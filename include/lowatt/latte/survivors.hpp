@@ -45,11 +45,18 @@ LatteRange latte_dots(const std::int8_t* query, Index head_dim, const std::byte*
 
 // sums[c] = sums[c] * keep + sum_j weights[j] * value_j[c], for Vectors registers of dims. Without
 // `keep`, what was in sums does not count.
-template <class L, int Vectors>
+template <class L, class Value, int Vectors>
 void latte_add_values(const std::byte* const* rows, Index offset, const float* weights, Index count,
                       const float* keep, float* sums) noexcept {
   using Op = Ops<L>;
   using Float = typename Op::Float;
+  constexpr Index lane_bytes = Op::lanes * static_cast<Index>(sizeof(Value));
+  const auto load = [](const std::byte* at) __attribute__((always_inline)) {
+    if constexpr (sizeof(Value) == 1)
+      return Op::load_i8_as_float(at);
+    else
+      return Float::load_unaligned(reinterpret_cast<const float*>(at));
+  };
   Float sum[Vectors];
   LOWATT_UNROLL
   for (int v = 0; v < Vectors; ++v) sum[v] = Float(0.0f);
@@ -58,7 +65,7 @@ void latte_add_values(const std::byte* const* rows, Index offset, const float* w
     const Float weight(weights[i]);
     LOWATT_UNROLL
     for (int v = 0; v < Vectors; ++v)
-      sum[v] = Op::multiply_add(weight, Op::load_i8_as_float(value + v * Op::lanes), sum[v]);
+      sum[v] = Op::multiply_add(weight, load(value + v * lane_bytes), sum[v]);
   }
   LOWATT_UNROLL
   for (int v = 0; v < Vectors; ++v) {
@@ -129,7 +136,7 @@ void latte_add_values_fixed(const std::byte* const* rows, Index offset,
 // change what its row has so far.
 template <class L>
 LOWATT_ALWAYS_INLINE void latte_measure(const LatteWorkspace& workspace, Index head_dim,
-                                        Index value_dim, LatteSegment& segment) noexcept {
+                                        bool may_be_fixed, LatteSegment& segment) noexcept {
   const LatteRange range =
       latte_dots<L>(workspace.query + segment.row * workspace.query_stride, head_dim,
                     workspace.found + segment.begin, segment.count, workspace.dots + segment.begin);
@@ -141,8 +148,7 @@ LOWATT_ALWAYS_INLINE void latte_measure(const LatteWorkspace& workspace, Index h
   const float unit = workspace.unit[segment.row];
   if (!segment.is_first) segment.keep = exp2<L>(static_cast<float>(previous - best) * unit);
   segment.weight_bytes = 0;
-  // Where dot4 is one instruction, integers are faster than floats.
-  if (Ops<L>::dot4_parts == 1 && value_dim > Ops<L>::bytes - latte_row_padding) {
+  if (may_be_fixed) {
     const float farthest = static_cast<float>(best - range.least) * unit;
     segment.weight_bytes = farthest <= latte_fixed_range<2>   ? 2
                            : farthest <= latte_fixed_range<3> ? 3
@@ -203,7 +209,7 @@ LOWATT_ALWAYS_INLINE void latte_weigh(const LatteWorkspace& workspace,
 }
 
 // Values of a segment, times its weights, into its row.
-template <class L, int Bytes>
+template <class L, class Value, int Bytes>
 LOWATT_ALWAYS_INLINE void latte_add_segment(const LatteWorkspace& workspace, Index value_offset,
                                             const LatteSegment& segment) noexcept {
   using Op = Ops<L>;
@@ -218,8 +224,9 @@ LOWATT_ALWAYS_INLINE void latte_add_segment(const LatteWorkspace& workspace, Ind
                                        sums + dim);
   const auto add = [&]<int Vectors>() __attribute__((always_inline)) {
     for (; dim + Vectors * Op::lanes <= workspace.value_stride; dim += Vectors * Op::lanes)
-      latte_add_values<L, Vectors>(found, value_offset + dim, workspace.weights + segment.begin,
-                                   segment.count, keep, sums + dim);
+      latte_add_values<L, Value, Vectors>(
+          found, value_offset + dim * static_cast<Index>(sizeof(Value)),
+          workspace.weights + segment.begin, segment.count, keep, sums + dim);
   };
   add.template operator()<8>();
   add.template operator()<4>();
@@ -230,11 +237,14 @@ LOWATT_ALWAYS_INLINE void latte_add_segment(const LatteWorkspace& workspace, Ind
 // one row's steps wait for each other, those of several rows do not.
 template <class L>
 void latte_add_batch(const LatteWorkspace& workspace, const BlockArguments& block,
-                     Index value_offset, Index segments) noexcept {
+                     const LatteTileLayout& layout, Index segments) noexcept {
   LatteSegment* const begin = workspace.segments;
   LatteSegment* const end = begin + segments;
+  // Where dot4 is one instruction, integers are faster than floats.
+  const bool may_be_fixed = Ops<L>::dot4_parts == 1 && !layout.has_float_values &&
+                            workspace.value_stride >= Ops<L>::bytes;
   for (LatteSegment* s = begin; s < end; ++s)
-    latte_measure<L>(workspace, block.head_dim, block.value_dim, *s);
+    latte_measure<L>(workspace, block.head_dim, may_be_fixed, *s);
   // Calls f.operator()<bytes of the segment's weights>().
   const auto with_bytes = [](const LatteSegment& s, auto f) __attribute__((always_inline)) {
     if constexpr (Ops<L>::dot4_parts == 1) {
@@ -247,10 +257,16 @@ void latte_add_batch(const LatteWorkspace& workspace, const BlockArguments& bloc
     with_bytes(
         *s, [&]<int Bytes>()
                 __attribute__((always_inline)) { latte_weigh<L, Bytes>(workspace, *s); });
+  const Index offset = layout.value_offset;
+  if (layout.has_float_values) {
+    for (const LatteSegment* s = begin; s < end; ++s)
+      latte_add_segment<L, float, 0>(workspace, offset, *s);
+    return;
+  }
   for (const LatteSegment* s = begin; s < end; ++s)
     with_bytes(
         *s, [&]<int Bytes>() __attribute__((always_inline)) {
-          latte_add_segment<L, Bytes>(workspace, value_offset, *s);
+          latte_add_segment<L, std::int8_t, Bytes>(workspace, offset, *s);
         });
 }
 
@@ -278,7 +294,7 @@ class LatteGatherer {
   }
   LOWATT_ALWAYS_INLINE void work_off() noexcept {
     if (segments_ == 0) return;
-    latte_add_batch<L>(workspace_, block_, layout_.value_offset, segments_);
+    latte_add_batch<L>(workspace_, block_, layout_, segments_);
     segments_ = begin_ = end_ = 0;
   }
   LOWATT_ALWAYS_INLINE Index kept() const noexcept { return kept_; }

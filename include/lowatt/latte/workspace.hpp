@@ -24,7 +24,8 @@ struct LatteArguments {
   NibbleSplit split = NibbleSplit::round;
   double theta = 0;  // of this query head
   double scale = 1;
-  float key_scale = 0, value_scale = 0;
+  float key_scale = 0, value_scale = 0;  // fp32 values have none: 1
+  Precision value_precision = Precision::int8;
   std::int64_t* kept = nullptr;  // optional: the number of surviving pairs is added to it
 };
 

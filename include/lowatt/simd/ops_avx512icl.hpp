@@ -49,16 +49,24 @@ struct Ops<arch::avx512icl> : Ops<arch::avx512> {
     _mm_storeu_si128(static_cast<__m128i*>(p),
                      _mm512_cvtepi32_epi8(_mm512_srl_epi32(a, _mm_cvtsi32_si128(shift))));
   }
-  // Sums over what interleave4 brought together, back in the order of dims.
+  // Of what interleave4 brought together, or sums over it: the order of dims again.
+  static LOWATT_ALWAYS_INLINE void separate4(Register* a) noexcept {
+    const Register low = _mm512_shuffle_i32x4(a[0], a[1], 0x44);    // a0 a1 b0 b1
+    const Register high = _mm512_shuffle_i32x4(a[0], a[1], 0xee);   // a2 a3 b2 b3
+    const Register low2 = _mm512_shuffle_i32x4(a[2], a[3], 0x44);   // c0 c1 d0 d1
+    const Register high2 = _mm512_shuffle_i32x4(a[2], a[3], 0xee);  // c2 c3 d2 d3
+    a[0] = _mm512_shuffle_i32x4(low, low2, 0x88);
+    a[1] = _mm512_shuffle_i32x4(low, low2, 0xdd);
+    a[2] = _mm512_shuffle_i32x4(high, high2, 0x88);
+    a[3] = _mm512_shuffle_i32x4(high, high2, 0xdd);
+  }
   static LOWATT_ALWAYS_INLINE void separate4(Float* a) noexcept {
-    const __m512 low = _mm512_shuffle_f32x4(a[0], a[1], 0x44);    // a0 a1 b0 b1
-    const __m512 high = _mm512_shuffle_f32x4(a[0], a[1], 0xee);   // a2 a3 b2 b3
-    const __m512 low2 = _mm512_shuffle_f32x4(a[2], a[3], 0x44);   // c0 c1 d0 d1
-    const __m512 high2 = _mm512_shuffle_f32x4(a[2], a[3], 0xee);  // c2 c3 d2 d3
-    a[0] = _mm512_shuffle_f32x4(low, low2, 0x88);
-    a[1] = _mm512_shuffle_f32x4(low, low2, 0xdd);
-    a[2] = _mm512_shuffle_f32x4(high, high2, 0x88);
-    a[3] = _mm512_shuffle_f32x4(high, high2, 0xdd);
+    Register r[4];
+    LOWATT_UNROLL
+    for (int v = 0; v < 4; ++v) r[v] = _mm512_castps_si512(a[v]);
+    separate4(r);
+    LOWATT_UNROLL
+    for (int v = 0; v < 4; ++v) a[v] = _mm512_castsi512_ps(r[v]);
   }
   static constexpr int dot4_parts = 1;
   static LOWATT_ALWAYS_INLINE Register split_u8(Register u, int) noexcept { return u; }
