@@ -9,23 +9,24 @@
 // tile products), survivors.hpp the second, dense.hpp what takes its place where nearly all
 // survive.
 //
+// In files: workspace.hpp what the phases hand on, scores.hpp the first pass (scores_amx.hpp on
+// tile products), survivors.hpp the second, dense.hpp what takes its place where many survive.
+//
 // Lives on    vpdpbusd: one for 4 dims of 16 pairs in the first pass. Of a survivor, 64 dims of the
-//             key take a load, a vpdpbusd and three instructions of a transposing sum, of which one
-//             is a shuffle; 64 dims of the value two unpacks and two vpdpbusd (three with weights
-//             of 24 bits). Both passes are bound by the two ports of 512-bit registers, and with
-//             128 dims by reading survivors from the second-level cache. Below avx512icl dot
-//             products are maddubs + madd (nibbles) and two madd (bytes), and values take a
-//             conversion and a multiply-add per register.
+//             key take a load, a vpdpbusd and three instructions of a transposing sum, one of them
+//             a shuffle; 64 dims of the value two unpacks and two vpdpbusd (three with weights of
+//             24 bits). Below avx512icl dot products are maddubs + madd (nibbles) and two madd
+//             (bytes), and values take a conversion and a multiply-add per register.
 // Layout      pack.hpp; the same for prefill and decode and at every level.
 // Exactness   scores, maximum and survivors are integers, the same on every level.
 // Accuracy    relative L2 error 2e-3 against double on the same integers and survivors. Weights are
-//             float32 (and outputs within 2e-5), or integers of 16 or 24 bits where all of a row's
-//             batch are large enough that rounding changes none by more than 2^-10 of itself:
-//             small weights never vanish, however many they are. dense.hpp has bf16.
-// Overflow    scores have 16 bits as far as latte_most_narrow_head_dim, else 32; the largest exact
-//             sum is that of 255 * 127 over head_dim: 32 bits hold latte_most_head_dim. A batch
-//             of integer weights has at most latte_largest_batch survivors, far from what 32 bits
-//             hold. Sums of weights are double across batches.
+//             float32, or integers of 16 or 24 bits where those of a row's survivors in a batch are
+//             all so large that rounding changes none by more than 2^-10 of itself: small weights
+//             never vanish, however many there are. In dense.hpp they are bf16.
+// Overflow    scores have 16 bits up to latte_most_narrow_head_dim, else 32; the largest exact sum
+//             is that of 255 * 127 over head_dim: 32 bits hold latte_most_head_dim. Sums of integer
+//             weights times values are those of one batch, and 32 bits hold them. Sums of weights
+//             are double across batches.
 // Tails       queries are padded with zeros, values are when packed; hidden keys have the lowest
 //             score, below every limit.
 #pragma once
@@ -80,11 +81,12 @@ void latte_statistic(const LatteArguments& arguments) noexcept {
     latte_score<L, std::int32_t>(arguments);
 }
 
-// The lowest score with which a key survives in row r. Hidden keys stay below every limit.
+// The lowest score with which a key survives in row r. Hidden keys stay below every limit, as do
+// all keys of a row that sees none.
 template <class Score>
 LOWATT_ALWAYS_INLINE Score latte_limit(const LatteWorkspace& workspace, Index r) noexcept {
-  constexpr std::int32_t lowest = latte_no_score<Score> + 1;
-  const std::int32_t limit = workspace.best_low[r] - workspace.threshold[r];
+  constexpr Index lowest = latte_no_score<Score> + Index{1};
+  const Index limit = Index{workspace.best_low[r]} - workspace.threshold[r];
   return static_cast<Score>(limit > lowest ? limit : lowest);
 }
 

@@ -50,6 +50,9 @@
 //   float          multiply_add(a, b, c) = a*b + c, fused where the level has it; round_i32 half
 //                  to even; to_float (of 32-bit lanes); load_i8_as_float (`lanes` signed bytes);
 //                  load_f16, store_f16 (`lanes` numbers of half precision, as core/half.hpp)
+//   where dot4_parts is 1 (from avx512icl on): store_bytes(p, a, shift): the lowest byte of every
+//                  lane after a shift to the right; separate4(a): four registers in the order that
+//                  interleave4 leaves, back in the order of dims
 #pragma once
 
 #include "../arch/tags.hpp"
