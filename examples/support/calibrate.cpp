@@ -12,7 +12,8 @@ std::map<std::string, std::string> settings_of(const Mechanism& mechanism) {
   const auto json = [](const auto& value) { return nlohmann::json(value).dump(); };
   if (const auto* latte = std::get_if<Latte>(&mechanism)) {
     const bool round = latte->parameters.split == lowatt::NibbleSplit::round;
-    return {{"split", json(round ? "round" : "truncate")}};
+    return {{"split", json(round ? "round" : "truncate")},
+            {"value_precision", json(lowatt::precision_name(latte->parameters.value_precision))}};
   }
   if (const auto* inhibitor = std::get_if<lowatt::Inhibitor>(&mechanism)) {
     if (inhibitor->planes > 0) return {{"planes", json(inhibitor->planes)}};

@@ -64,7 +64,9 @@ void for_each_array(const CalibrationFile& file, F f) {
   const bool clipped = coded || (bitformer && has_setting(file, "encoding", "\"thermometer\""));
   f("query_absmax", &Calibration::query_absmax, inhibitor && scaled ? file.query_heads : 0);
   f("key_absmax", &Calibration::key_absmax, scaled ? file.kv_heads : 0);
-  f("value_absmax", &Calibration::value_absmax, scaled || coded || bitformer ? file.kv_heads : 0);
+  const bool scaled_values = (scaled || coded || bitformer) &&
+                             !(latte && has_setting(file, "value_precision", "\"fp32\""));
+  f("value_absmax", &Calibration::value_absmax, scaled_values ? file.kv_heads : 0);
   f("key_mean", &Calibration::key_mean, centered ? file.kv_heads * file.head_dim : 0);
   f("clip", &Calibration::clip, clipped ? file.kv_heads : 0);
   f("temperature", &Calibration::temperature, bitformer ? file.query_heads : 0);

@@ -16,7 +16,8 @@ using Text = std::optional<std::string>;
 
 // What a user may set of the mechanisms, before it is known which of them is meant.
 struct MechanismTexts {
-  Text precision, alpha, theta, filtered, error, split, encoding, temperature, clip;
+  Text precision, value_precision, alpha, theta, filtered, error, split, encoding, temperature,
+      clip;
   bool is_unsigned = false, center = false, center_keys = false;
   std::optional<int> planes;
 };
@@ -67,6 +68,8 @@ Mechanism make_latte(const MechanismTexts& texts) {
   latte.parameters.error = setting("--error", texts.error);
   if (texts.split && *texts.split == "truncate")
     latte.parameters.split = lowatt::NibbleSplit::truncate;
+  latte.parameters.value_precision =
+      precision_or(texts.value_precision, latte.parameters.value_precision);
   return latte;
 }
 
@@ -150,6 +153,9 @@ class CallParser {
         "latte: choose theta per query head to add at most this relative L2 error", {"latte"});
     add("--split", texts_.split, "latte: how four bits are taken (round)", {"latte"})
         ->check(CLI::IsMember({"round", "truncate"}));
+    add("--value-precision", texts_.value_precision, "latte: how values are stored (int8)",
+        {"latte"})
+        ->check(CLI::IsMember({"int8", "fp32"}));
     add("--planes", texts_.planes,
         "bitformer: bit planes (1); inhibitor: of thermometer codes (none, but 8-bit numbers)",
         {"bitformer", "inhibitor"});

@@ -165,6 +165,7 @@ TEST_F(AttendCli, RefusesForeignOptions) {
       {{"--unsigned"}, true, false, false, false},
       {{"--center"}, true, false, false, false},
       {{"--split", "round"}, false, true, false, false},
+      {{"--value-precision", "fp32"}, false, true, false, false},
       {{"--planes", "1"}, true, false, true, false},
       {{"--encoding", "sign"}, false, false, true, false},
       {{"--temperature", "1"}, false, false, true, false},

@@ -77,6 +77,7 @@ TEST_F(CalibrationCli, AttendGivesTheSameBitsWithTheFile) {
       {{"--mechanism", "latte", "--split", "truncate"}, {"--error", "0.03"}},
       {{"--mechanism", "latte"}, {"--theta", "1.1,2.3,0.7,9.9"}},
       {{"--mechanism", "latte"}, {"--theta", "1.7"}},
+      {{"--mechanism", "latte", "--value-precision", "fp32"}, {"--filtered", "0.7"}},
       {{"--mechanism", "bitformer", "--center-keys"}},
       {{"--mechanism", "bitformer", "--center-keys"}, {"--temperature", "auto"}},
       {{"--mechanism", "bitformer", "--planes", "5"}},

@@ -51,7 +51,14 @@ struct InhibitorFp32Example {
 struct LatteExample {
   using Mechanism = lowatt::Latte;
   static constexpr bool exact = false;  // survivors are; their weights are floats
+  // At level amx many survivors of many queries have weights of bf16.
+  static constexpr double tolerance = 2e-3;
   static Mechanism make() { return {.theta = 1.5}; }
+};
+struct LatteFloatValuesExample {
+  using Mechanism = lowatt::Latte;
+  static constexpr bool exact = false;
+  static Mechanism make() { return {.theta = 1.5, .value_precision = lowatt::Precision::fp32}; }
 };
 struct BitformerSignExample {
   using Mechanism = lowatt::Bitformer;
@@ -77,7 +84,7 @@ using Examples =
     testing::Types<SoftmaxExample<lowatt::Precision::fp32>, SoftmaxExample<lowatt::Precision::bf16>,
                    SoftmaxExample<lowatt::Precision::f16>, SoftmaxExample<lowatt::Precision::int8>,
                    InhibitorExample, InhibitorInt16Example, InhibitorInt4Example,
-                   InhibitorPlanesExample, InhibitorFp32Example, LatteExample, BitformerSignExample,
-                   BitformerThermometerExample>;
+                   InhibitorPlanesExample, InhibitorFp32Example, LatteExample,
+                   LatteFloatValuesExample, BitformerSignExample, BitformerThermometerExample>;
 
 }  // namespace test

@@ -4,8 +4,10 @@
 
 #include "../core/rows.hpp"
 #include "../latte/calibrate.hpp"
+#include "../latte/dense.hpp"
 #include "../latte/kernel.hpp"
 #include "../latte/params.hpp"
+#include "../softmax/workspace_amx.hpp"
 #include "adapter.hpp"
 
 LOWATT_API_BEGIN
@@ -24,6 +26,11 @@ struct Adapter<Latte> {
       return failure(StatusCode::invalid_shape, "keys is %td; 32-bit positions hold at most %td",
                      shape.keys, latte_most_keys);
     if (Status status = check_targets(mechanism); !status.ok()) return status;
+    if (mechanism.value_precision != Precision::int8 &&
+        mechanism.value_precision != Precision::fp32)
+      return failure(StatusCode::unsupported,
+                     "value_precision is %s; LATTE has kernels for int8 and fp32",
+                     precision_name(mechanism.value_precision));
     const PerHead& theta = mechanism.theta;
     if (!theta.given()) return {};  // then it is the Calibration's: check()
     if (theta.data == nullptr) return check_thresholds("theta", &theta.single, 1);
@@ -37,11 +44,13 @@ struct Adapter<Latte> {
   static Status calibrate(const Latte& mechanism, View<const float> q, View<const float> k,
                           View<const float> v, bool causal, Calibration& calibration) noexcept {
     const bool targeted = mechanism.filtered.given || mechanism.error.given;
+    const bool has_thetas = targeted || mechanism.theta.given();
+    const bool needs_values = mechanism.value_precision == Precision::int8;
     calibration.key_absmax = absmax_per_head(k);
-    calibration.value_absmax = absmax_per_head(v);
-    if (targeted || mechanism.theta.given()) calibration.theta = Array<double>(q.heads);
-    if (calibration.key_absmax.empty() || calibration.value_absmax.empty() ||
-        (calibration.theta.empty() && (targeted || mechanism.theta.given())))
+    if (needs_values) calibration.value_absmax = absmax_per_head(v);
+    if (has_thetas) calibration.theta = Array<double>(q.heads);
+    if (calibration.key_absmax.empty() || (needs_values && calibration.value_absmax.empty()) ||
+        (has_thetas && calibration.theta.empty()))
       return failure(StatusCode::out_of_memory, "no memory for a calibration of %td heads",
                      q.heads);
     if (targeted)
@@ -68,6 +77,7 @@ struct Adapter<Latte> {
     if (Status status = detail::check_absmax("key_absmax", calibration.key_absmax, entries);
         !status.ok())
       return status;
+    if (mechanism.value_precision == Precision::fp32) return {};
     return detail::check_absmax("value_absmax", calibration.value_absmax, entries);
   }
 
@@ -94,21 +104,28 @@ struct Adapter<Latte> {
     return {};
   }
 
-  static Index tile_bytes(const Latte&, Index head_dim, Index value_dim) noexcept {
-    return LatteTileLayout(head_dim, value_dim).bytes();
+  static Index tile_bytes(const Latte& mechanism, Index head_dim, Index value_dim) noexcept {
+    return LatteTileLayout(head_dim, value_dim, mechanism.value_precision).bytes();
   }
-  static Index query_block(const Latte&, const Shape&) noexcept { return latte_query_block; }
-  static Index workspace_bytes(const Latte&, const Shape& shape) noexcept {
-    const Index rows = shape.queries < latte_query_block ? shape.queries : latte_query_block;
+  static Index query_block(const Latte&, const Shape& shape) noexcept {
+    return latte_query_block(shape.head_dim);
+  }
+  static Index workspace_bytes(const Latte& mechanism, const Shape& shape) noexcept {
+    const Index most = latte_query_block(shape.head_dim);
+    const Index rows = shape.queries < most ? shape.queries : most;
     const Index tiles = (shape.keys + tile_keys - 1) / tile_keys;
-    return LatteWorkspace(nullptr, rows, shape.head_dim, shape.value_dim, tiles).bytes;
+    const Index bytes = LatteWorkspace(nullptr, rows, shape.head_dim, shape.value_dim, tiles).bytes;
+    if (!latte_may_be_dense(rows, shape.head_dim, shape.value_dim, mechanism.value_precision))
+      return bytes;
+    return bytes + latte_unpacked_tiles * dense_tile_bytes(shape.head_dim, shape.value_dim) +
+           softmax_workspace_bytes<SoftmaxInt8>(shape.head_dim, shape.value_dim);
   }
 
   static void pack(const KernelTable& table, const Latte& mechanism, const Calibration& calibration,
                    Index kv_entry, const PackArguments& tokens) noexcept {
     table.latte.pack({tokens, detail::head_scale(calibration.key_absmax, kv_entry).inverse,
-                      detail::head_scale(calibration.value_absmax, kv_entry).inverse,
-                      mechanism.split});
+                      value_scale(mechanism, calibration, kv_entry).inverse, mechanism.split,
+                      mechanism.value_precision});
   }
 
   static void attend_block(const KernelTable& table, const Latte& mechanism,
@@ -124,9 +141,20 @@ struct Adapter<Latte> {
                           : calibration.theta[head.query_head];
     arguments.scale = mechanism.scale.or_else(default_scale(block.head_dim));
     arguments.key_scale = detail::head_scale(calibration.key_absmax, head.kv_entry()).scale;
-    arguments.value_scale = detail::head_scale(calibration.value_absmax, head.kv_entry()).scale;
+    arguments.value_scale = value_scale(mechanism, calibration, head.kv_entry()).scale;
+    arguments.value_precision = mechanism.value_precision;
     arguments.kept = kept == nullptr ? nullptr : &survivors;
-    detail::run_phases(table.latte, arguments);
+    table.latte.prepare(arguments);
+    table.latte.statistic(arguments);
+    if (table.latte_dense.is_worth != nullptr &&
+        latte_may_be_dense(block.rows, block.head_dim, block.value_dim,
+                           mechanism.value_precision) &&
+        table.latte_dense.is_worth(arguments)) {
+      attend_densely(table, arguments);
+    } else {
+      table.latte.accumulate(arguments);
+      table.latte.finish(arguments);
+    }
     // Blocks of one head run at the same time.
     if (kept != nullptr) __atomic_fetch_add(kept, survivors, __ATOMIC_RELAXED);
   }
@@ -156,6 +184,48 @@ struct Adapter<Latte> {
       return failure(StatusCode::invalid_argument,
                      "error is %g; it must be finite and not negative", error.value);
     return {};
+  }
+  static Index dense_tile_bytes(Index head_dim, Index value_dim) noexcept {
+    return round_up(SoftmaxInt8Layout(head_dim, value_dim).bytes(), 64);
+  }
+  // Softmax over the survivors of a block whose scores are known, a few tiles at a time.
+  static void attend_densely(const KernelTable& table, const LatteArguments& arguments) noexcept {
+    table.latte_dense.mark(arguments);
+    const BlockArguments& block = arguments.block;
+    const LatteMarks marks(block);
+    const SoftmaxInt8Layout layout(block.head_dim, block.value_dim);
+    const Index tile_bytes = dense_tile_bytes(block.head_dim, block.value_dim);
+    std::byte* unpacked = block.workspace + LatteWorkspace(block).bytes;
+    SoftmaxArguments dense{};
+    dense.block = block;
+    dense.block.visible_words = marks.words - block.tile_begin;
+    dense.block.visible_words_stride = marks.stride;
+    dense.block.workspace = unpacked + latte_unpacked_tiles * tile_bytes;
+    dense.scale = arguments.scale;
+    dense.key_scale = arguments.key_scale;
+    dense.value_scale = arguments.value_scale;
+    table.softmax_int8.prepare(dense);
+    for (Index t = block.tile_begin; t < block.tile_end; t += latte_unpacked_tiles) {
+      const Index rest = block.tile_end - t;
+      const Index count = rest < latte_unpacked_tiles ? rest : latte_unpacked_tiles;
+      for (Index i = 0; i < count; ++i)
+        if (dense.block.tile_is_visible(t + i)) {
+          std::byte* keys = unpacked + i * tile_bytes;
+          table.latte_dense.unpack({block.tiles.tile(t + i), block.head_dim, block.value_dim, keys,
+                                    layout.steps * layout.step, keys + layout.values_offset()});
+        }
+      dense.block.tiles = {unpacked - t * tile_bytes, tile_bytes, nullptr};
+      dense.block.tile_begin = t;
+      dense.block.tile_end = t + count;
+      table.softmax_int8.accumulate(dense);
+    }
+    table.softmax_int8.finish(dense);
+  }
+
+  static SymmetricScale value_scale(const Latte& mechanism, const Calibration& calibration,
+                                    Index kv_entry) noexcept {
+    if (mechanism.value_precision == Precision::fp32) return {1.0f, 1.0f};
+    return detail::head_scale(calibration.value_absmax, kv_entry);
   }
   static Status check_thresholds(const char* name, const double* theta, Index count) noexcept {
     for (Index h = 0; h < count; ++h)

@@ -7,7 +7,9 @@
 #include "../inhibitor/kernel.hpp"
 #include "../inhibitor/kernel_fp32.hpp"
 #include "../inhibitor/kernel_int16.hpp"
+#include "../latte/dense.hpp"
 #include "../latte/kernel.hpp"
+#include "../latte/scores_amx.hpp"
 #include "../softmax/kernel.hpp"
 #include "../softmax/tile_amx.hpp"
 
@@ -36,6 +38,8 @@ struct KernelTable {
   Kernel<PackArguments, SoftmaxArguments> softmax_f16;
   Kernel<SoftmaxInt8PackArguments, SoftmaxArguments> softmax_int8;
   Kernel<LattePackArguments, LatteArguments> latte;
+  LatteDenseKernel
+      latte_dense;  // in the place of accumulate and finish, together with softmax_int8
   Kernel<BitformerPackArguments, BitformerArguments> bitformer;
 };
 
@@ -58,6 +62,7 @@ inline constexpr KernelTable kernel_table = {
     {softmax_int8_pack<L>, softmax_prepare<L, SoftmaxInt8>, nullptr,
      softmax_accumulate<L, SoftmaxInt8>, softmax_finish<L, SoftmaxInt8>},
     {latte_pack<L>, latte_prepare<L>, latte_statistic<L>, latte_accumulate<L>, latte_finish<L>},
+    latte_dense_kernel<L>,
     {bitformer_pack<L>, bitformer_prepare<L>, bitformer_statistic<L>, bitformer_accumulate<L>,
      bitformer_finish<L>},
 };

@@ -6,9 +6,10 @@
 //              filters as much, or a smaller one that keeps the same pairs. Where ties with the
 //              row's best keep too many, theta is 0.
 //   error      |filtered - unfiltered| / |unfiltered|, L2 norms of the head's outputs on the same
-//              int8 values, all visible keys surviving in the unfiltered one: at most the target.
-//              The smallest candidate theta from which on that is so. The largest candidate keeps
-//              every pair (but of rows whose scores are infinite), so that any target is reached.
+//              numbers (keys int8, values as they are stored), all visible keys surviving in the
+//              unfiltered one: at most the target. The smallest candidate theta from which on that
+//              is so. The largest candidate keeps every pair (but of rows whose scores are
+//              infinite), so that any target is reached.
 //
 // Rows are plain code in double. Memory: as much as K and V of a head take, 36 bytes per key, 40
 // bytes per candidate.
@@ -95,12 +96,14 @@ enum class LatteFigures {
 // sees them, and the working memory of a row.
 class LatteMeter {
  public:
-  // Keys and values of KV head g of batch entry b; k and v must outlive the meter's use.
+  // Keys and values of KV head g of batch entry b; k and v must outlive the meter's use. Without
+  // value_absmax values are float32.
   Status try_assign(View<const float> k, View<const float> v, Index b, Index g, float key_absmax,
-                    float value_absmax, NibbleSplit split) noexcept {
+                    const float* value_absmax, NibbleSplit split) noexcept {
     k_ = k, v_ = v, b_ = b, g_ = g, split_ = split;
     key_scale_ = symmetric_scale(key_absmax, int8_limit);
-    value_scale_ = symmetric_scale(value_absmax, int8_limit);
+    value_scale_ = value_absmax != nullptr ? symmetric_scale(*value_absmax, int8_limit)
+                                           : SymmetricScale{1.0f, 1.0f};
     if (key_.size() != k.tokens * k.dim || value_.size() != k.tokens * v.dim) {
       key_ = key_high_ = Array<std::int16_t>(k.tokens * k.dim);
       value_ = Array<float>(k.tokens * v.dim);
@@ -122,7 +125,9 @@ class LatteMeter {
       const float* value = v.row(b, g, j);
       for (Index c = 0; c < v.dim; ++c)
         value_[j * v.dim + c] =
-            static_cast<float>(quantize(value[c], value_scale_.inverse, int8_limit));
+            value_absmax != nullptr
+                ? static_cast<float>(quantize(value[c], value_scale_.inverse, int8_limit))
+                : value[c];
     }
     return {};
   }
@@ -314,7 +319,7 @@ class LatteMeter {
   NibbleSplit split_ = NibbleSplit::round;
   SymmetricScale key_scale_, value_scale_;
   Array<std::int16_t> key_, key_high_;  // [tokens][head_dim]
-  Array<float> value_;                  // [tokens][value_dim], integers
+  Array<float> value_;                  // [tokens][value_dim]: integers, or fp32 as given
 
   // Of one row.
   Array<std::int16_t> query_, query_high_;
@@ -342,8 +347,11 @@ inline Status try_measure(LatteTradeOff& trade_off, LatteMeter& meter, const Lat
   trade_off.clear();
   for (Index b = 0; b < q.batch; ++b) {
     const Index entry = b * k.heads + g;
-    if (Status status = meter.try_assign(k, v, b, g, calibration.key_absmax[entry],
-                                         calibration.value_absmax[entry], mechanism.split);
+    const float* value_absmax = mechanism.value_precision == Precision::int8
+                                    ? calibration.value_absmax.data() + entry
+                                    : nullptr;
+    if (Status status = meter.try_assign(k, v, b, g, calibration.key_absmax[entry], value_absmax,
+                                         mechanism.split);
         !status.ok())
       return status;
     for (Index i = 0; i < q.tokens; ++i)

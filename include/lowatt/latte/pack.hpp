@@ -1,7 +1,9 @@
 // How LATTE's keys and values lie in memory. Per tile of 64 keys:
 //
-//   nibbles  [head_dim/8][64 keys][4 bytes] u8   high nibbles + 8, in 0..15
-//   rows     [64 keys] of k8 + 128, u8, then v8, s8, each padded to 16 bytes
+//   nibbles  [head_dim/8][64 keys][4 bytes] u8   high nibbles + 8, in 0..15; keys in the order of
+//                                                nibble_position()
+//   rows     [64 keys] of k8 + 128, u8, then v8, s8 (or the value in float32), each padded to 16
+//            numbers
 //
 // Byte b of a lane of chunk c holds dim 8c + b in its low half and dim 8c + 4 + b in its high half.
 //
@@ -10,6 +12,7 @@
 // padding reads on from a key into what follows it: queries are padded with zeros.
 #pragma once
 
+#include "../core/precision.hpp"
 #include "../core/tiles.hpp"
 #include "../quant/nibble.hpp"
 #include "../quant/scale.hpp"
@@ -18,18 +21,30 @@
 namespace lowatt {
 
 inline constexpr Index nibble_group = 8;  // dims that share one register lane of the nibbles
+inline constexpr Index nibble_chunk = tile_keys * nibble_group / 2;  // bytes of such a group
 inline constexpr Index latte_row_padding = 16;
 inline constexpr Index latte_query_padding = 64;  // whole registers of every level
 
+// Which lane of a chunk belongs to a key. Of 32 keys, lanes i and i + 16 are four keys apart, so
+// that scores of 32 bits become 16 bits in the keys' own order when registers of any width are
+// packed with those 16 lanes further on.
+LOWATT_ALWAYS_INLINE constexpr Index nibble_position(Index key) noexcept {
+  return key / 32 * 32 + key % 8 / 4 * 16 + key % 32 / 8 * 4 + key % 4;
+}
+
 struct LatteTileLayout {
   Index nibble_bytes = 0;
+  bool has_float_values = false;
   Index value_offset = 0;  // of the value in a row
   Index row_bytes = 0;
 
-  LOWATT_ALWAYS_INLINE LatteTileLayout(Index head_dim, Index value_dim) noexcept
+  LOWATT_ALWAYS_INLINE LatteTileLayout(Index head_dim, Index value_dim,
+                                       Precision values = Precision::int8) noexcept
       : nibble_bytes(round_up(head_dim, nibble_group) / 2 * tile_keys),
+        has_float_values(values == Precision::fp32),
         value_offset(round_up(head_dim, latte_row_padding)),
-        row_bytes(value_offset + round_up(value_dim, latte_row_padding)) {}
+        row_bytes(value_offset +
+                  round_up(value_dim, latte_row_padding) * (has_float_values ? 4 : 1)) {}
 
   LOWATT_ALWAYS_INLINE Index row_offset(Index slot) const noexcept {
     return nibble_bytes + slot * row_bytes;
@@ -47,6 +62,7 @@ struct LattePackArguments {
   float key_inverse = 0;    // 1/sk
   float value_inverse = 0;  // 1/sv
   NibbleSplit split = NibbleSplit::round;
+  Precision value_precision = Precision::int8;
 };
 
 static_assert(quantize_chunk % nibble_group == 0);
@@ -54,7 +70,7 @@ static_assert(quantize_chunk % nibble_group == 0);
 template <class L>
 void latte_pack(const LattePackArguments& arguments) noexcept {
   const PackArguments& tokens = arguments.tokens;
-  const LatteTileLayout layout(tokens.head_dim, tokens.value_dim);
+  const LatteTileLayout layout(tokens.head_dim, tokens.value_dim, arguments.value_precision);
   constexpr Index half = nibble_group / 2;
   alignas(64) std::int8_t bytes[quantize_chunk];
   alignas(64) std::uint8_t high[quantize_chunk];
@@ -71,14 +87,19 @@ void latte_pack(const LattePackArguments& arguments) noexcept {
       for (Index j = 0; j < round_up(count, nibble_group); ++j)
         high[j] = static_cast<std::uint8_t>(high_nibble(bytes[j], arguments.split) + 8);
       for (Index j = 0; j < count; j += nibble_group) {
-        std::uint8_t* group = tile + ((c + j) / nibble_group * tile_keys + slot) * half;
+        std::uint8_t* group =
+            tile + (c + j) / nibble_group * nibble_chunk + nibble_position(slot) * half;
         for (Index b = 0; b < half; ++b)
           group[b] = static_cast<std::uint8_t>(high[j + b] | high[j + half + b] << 4);
       }
     }
-    quantize_row<L>(tokens.value + i * tokens.value_stride, tokens.value_dim,
-                    arguments.value_inverse,
-                    reinterpret_cast<std::int8_t*>(row + layout.value_offset));
+    const float* value = tokens.value + i * tokens.value_stride;
+    if (layout.has_float_values)
+      __builtin_memcpy(row + layout.value_offset, value,
+                       static_cast<std::size_t>(tokens.value_dim) * sizeof(float));
+    else
+      quantize_row<L>(value, tokens.value_dim, arguments.value_inverse,
+                      reinterpret_cast<std::int8_t*>(row + layout.value_offset));
   }
 }
 

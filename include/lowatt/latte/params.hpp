@@ -2,6 +2,7 @@
 // and keeps only the keys whose low-precision score comes close to the row's best.
 #pragma once
 
+#include "../core/precision.hpp"
 #include "../core/setting.hpp"
 #include "../quant/nibble.hpp"
 
@@ -22,6 +23,10 @@ struct Latte {
   Setting error = {};
 
   NibbleSplit split = NibbleSplit::round;  // how the four bits are taken
+
+  // What values are stored as: int8, or fp32 for outputs without their rounding at four times the
+  // memory.
+  Precision value_precision = Precision::int8;
 };
 
 LOWATT_API_END

@@ -41,6 +41,7 @@ Status latte_reference(const Latte& mechanism, View<const float> q, View<const f
       given_or(given, &Calibration::key_absmax, [&] { return absmax_per_head(k); });
   const Array<float> value_absmax =
       given_or(given, &Calibration::value_absmax, [&] { return absmax_per_head(v); });
+  const bool has_float_values = mechanism.value_precision == Precision::fp32;
   QuantizedTensor<std::int8_t> q8, k8, v8;
   Status status = q8.try_assign(q, ScalePer::token);
   if (status.ok()) status = k8.try_assign(k, ScalePer::head, key_absmax.data(), key_absmax.size());
@@ -58,7 +59,7 @@ Status latte_reference(const Latte& mechanism, View<const float> q, View<const f
     for (Index h = 0; h < q.heads; ++h) {
       const Index g = h / group;
       const float sk = k8.scale(b, g);
-      const double sv = static_cast<double>(v8.scale(b, g));
+      const double sv = has_float_values ? 1.0 : static_cast<double>(v8.scale(b, g));
       LatteCounts pairs{};
       for (Index i = 0; i < q.tokens; ++i) {
         const std::int8_t* query = q8.row(b, h, i);
@@ -93,8 +94,9 @@ Status latte_reference(const Latte& mechanism, View<const float> q, View<const f
           if (!survives(j)) continue;
           const double weight = __builtin_exp(logits[j] - best_logit);
           total += weight;
-          const std::int8_t* value = v8.row(b, g, j);
-          for (Index c = 0; c < v.dim; ++c) row[c] += weight * static_cast<double>(value[c]);
+          for (Index c = 0; c < v.dim; ++c)
+            row[c] += weight * (has_float_values ? static_cast<double>(v.row(b, g, j)[c])
+                                                 : static_cast<double>(v8.row(b, g, j)[c]));
         }
         for (Index c = 0; c < v.dim; ++c)
           out.row(b, h, i)[c] = total > 0 ? static_cast<Out>(row[c] / total * sv) : Out{0};

@@ -17,15 +17,17 @@
 //                  index): 256 bytes of table are read, those from `used` on are zero;
 //                  interleave4(a, b, c, d, out): lane l of out[v] holds byte interleaved(v, l) of
 //                  each of the four
-//   16 bits        fill_u16, min_u16, min_s16, add_i16, add_saturate_u16, subtract_saturate_u16,
+//   16 bits        fill_u16, min_u16, min_s16, max_s16, reduce_max_s16, add_i16, add_saturate_u16,
+//   subtract_saturate_u16,
 //                  multiply_high_u16, shift_right_u16, absolute_s16; negative_s16: -1 where
 //                  negative, else 0; dot2(acc, a, b): acc + the sum of a*b over the lane's two
 //                  signed values; narrow_u16(a, b): the lanes of a, then those of b, limited to
 //                  0..65535
-//   packing        pack_u16(a, b) from signed 32 bits, pack_u8(a, b) from signed 16 bits, both
-//                  saturating; restore_order brings the bytes of four registers packed twice into
-//                  the order of the four
-//   32 bits        add_i32, max_i32, divide_by_16_i32 (of multiples)
+//   packing        pack_u16(a, b) and pack_s16(a, b) from signed 32 bits, pack_u8(a, b) from signed
+//                  16 bits, all saturating, each 16 bytes of a before those of b; restore_order
+//                  brings the bytes of four registers packed twice into the order of the four
+//   32 bits        add_i32, max_i32, divide_by_16_i32 (of multiples); first_lanes(a, count,
+//                  otherwise): a in its first `count` > 0 lanes, or of Float, else 0
 //   4-byte dot     dot4(acc, u, s): acc + sum of u*s over the lane's four bytes, u unsigned,
 //                  s signed, exact for all values; dot4_narrow: the same, faster below avx512icl,
 //                  where the caller knows that u0*s0 + u1*s1 and u2*s2 + u3*s3 fit 16 bits, as they
@@ -35,19 +37,25 @@
 //                  narrow sums, the fastest where pairs of products, and their sums over
 //                  narrow_steps steps, fit 16 bits: acc = narrow_begin(total), then acc =
 //                  narrow_add(acc, u, s), then total = narrow_end(total, acc)
-//   reduction      reduce4(a, b, c, d, out): the four sums of all lanes; reduce_add_i32,
-//                  reduce_max_i32, reduce_min_u8, reduce_min_u16; of Float reduce_max, reduce_add
+//   reduction      reduce4(a, b, c, d, out): the four sums of all lanes; the same for as many
+//                  registers as there are lanes: add_across4(a, b, c, d), for four of them, has in
+//                  each 16 bytes their four sums over these bytes, add_blocks(parts) the sums of
+//                  those parts in order; reduce_add_i32, reduce_max_i32, reduce_min_u8,
+//                  reduce_min_u16; of Float reduce_max, reduce_add
 //   and 64         fill_i64, min_i32, shift_left_i32; multiply_add_high(x, m, c): the upper 32 bits
 //                  of x*m + c, x and m unsigned, c 64 bits in either half of every pair of lanes
-//   comparison     mask_not_below(scores, threshold): 64 scores, int32 or float, bit j set where
-//                  scores[j] >= threshold; store_positions(mask, first, out): first + j for each
-//                  set bit j, ascending; returns their number, may write 16 elements past them;
-//                  nonzero_lanes(a): bit l set where lane l is not 0
+//   comparison     mask_not_below(scores, threshold): 64 scores, int32, int16 or float, bit j set
+//                  where scores[j] >= threshold; store_addresses(mask, base, stride, out): base +
+//                  j * stride for each set bit j, ascending; returns their number, may write 16
+//                  elements past them; nonzero_lanes(a): bit l set where lane l is not 0
 //   float          multiply_add(a, b, c) = a*b + c, fused where the level has it; round_i32 half
 //                  to even; to_float (of 32-bit lanes); load_i8_as_float (`lanes` signed bytes);
 //                  quotient(a, divisor, inverse) of doubles: a / divisor, for integer divisors
 //                  below 2^49 of which inverse is the reciprocal;
 //                  load_f16, store_f16 (`lanes` numbers of half precision, as core/half.hpp)
+//   where dot4_parts is 1 (from avx512icl on): store_bytes(p, a, shift): the lowest byte of every
+//                  lane after a shift to the right; separate4(a): four registers in the order that
+//                  interleave4 leaves, back in the order of dims
 #pragma once
 
 #include "../arch/tags.hpp"
@@ -87,12 +95,11 @@ LOWATT_ALWAYS_INLINE constexpr Index interleaved(Index v, Index l) noexcept {
   return l / 4 * 16 + v * 4 + l % 4;
 }
 
-// store_positions without a compress instruction.
-LOWATT_ALWAYS_INLINE Index store_set_bits(std::uint64_t mask, std::uint32_t first,
-                                          std::uint32_t* out) noexcept {
+// store_addresses without a compress instruction.
+LOWATT_ALWAYS_INLINE Index store_set_bits(std::uint64_t mask, const std::byte* base, Index stride,
+                                          const std::byte** out) noexcept {
   const Index count = __builtin_popcountll(mask);
-  for (; mask != 0; mask &= mask - 1)
-    *out++ = first + static_cast<std::uint32_t>(__builtin_ctzll(mask));
+  for (; mask != 0; mask &= mask - 1) *out++ = base + __builtin_ctzll(mask) * stride;
   return count;
 }
 

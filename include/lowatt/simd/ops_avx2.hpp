@@ -164,13 +164,20 @@ struct Ops<arch::avx2> {
   }
   static LOWATT_ALWAYS_INLINE void reduce4(Register a, Register b, Register c, Register d,
                                            std::int32_t* out) noexcept {
-    const Register ab = _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
-    const Register cd = _mm256_add_epi32(_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
-    const Register abcd =
-        _mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
+    const Register abcd = add_across4(a, b, c, d);
     _mm_storeu_si128(
         reinterpret_cast<__m128i*>(out),
         _mm_add_epi32(_mm256_castsi256_si128(abcd), _mm256_extracti128_si256(abcd, 1)));
+  }
+  static LOWATT_ALWAYS_INLINE Register add_across4(Register a, Register b, Register c,
+                                                   Register d) noexcept {
+    const Register ab = _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+    const Register cd = _mm256_add_epi32(_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
+    return _mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
+  }
+  static LOWATT_ALWAYS_INLINE Register add_blocks(const Register* parts) noexcept {
+    return _mm256_add_epi32(_mm256_permute2x128_si256(parts[0], parts[1], 0x20),
+                            _mm256_permute2x128_si256(parts[0], parts[1], 0x31));
   }
   static LOWATT_ALWAYS_INLINE void interleave4(Register a, Register b, Register c, Register d,
                                                Register* out) noexcept {
@@ -202,9 +209,35 @@ struct Ops<arch::avx2> {
     }
     return mask;
   }
-  static LOWATT_ALWAYS_INLINE Index store_positions(std::uint64_t mask, std::uint32_t first,
-                                                    std::uint32_t* out) noexcept {
-    return store_set_bits(mask, first, out);
+  static LOWATT_ALWAYS_INLINE std::uint64_t mask_not_below(const std::int16_t* scores,
+                                                           std::int16_t threshold) noexcept {
+    const Register limit = _mm256_set1_epi16(threshold);
+    std::uint64_t below = 0;
+    for (int j = 0; j < 64; j += bytes) {
+      const Register lower = _mm256_permute4x64_epi64(
+          _mm256_packs_epi16(_mm256_cmpgt_epi16(limit, load(scores + j)),
+                             _mm256_cmpgt_epi16(limit, load(scores + j + 16))),
+          0xd8);
+      below |= static_cast<std::uint64_t>(static_cast<unsigned>(_mm256_movemask_epi8(lower))) << j;
+    }
+    return ~below;
+  }
+  static LOWATT_ALWAYS_INLINE Index store_addresses(std::uint64_t mask, const std::byte* base,
+                                                    Index stride, const std::byte** out) noexcept {
+    return store_set_bits(mask, base, stride, out);
+  }
+  static LOWATT_ALWAYS_INLINE Register first_lanes(Register a, Index count,
+                                                   std::int32_t otherwise) noexcept {
+    const Register numbers = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const int limit = count < lanes ? static_cast<int>(count) : lanes;
+    return _mm256_blendv_epi8(fill_i32(otherwise), a,
+                              _mm256_cmpgt_epi32(_mm256_set1_epi32(limit), numbers));
+  }
+  static LOWATT_ALWAYS_INLINE Float first_lanes(Float a, Index count) noexcept {
+    const __m256i numbers = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const int limit = count < lanes ? static_cast<int>(count) : lanes;
+    const __m256i own = _mm256_cmpgt_epi32(_mm256_set1_epi32(limit), numbers);
+    return _mm256_and_ps(a, _mm256_castsi256_ps(own));
   }
   static LOWATT_ALWAYS_INLINE std::int32_t reduce_add_i32(Register a) noexcept {
     const __m128i half = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
@@ -257,6 +290,19 @@ struct Ops<arch::avx2> {
   // 16 bits.
   static LOWATT_ALWAYS_INLINE Register min_s16(Register a, Register b) noexcept {
     return _mm256_min_epi16(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register max_s16(Register a, Register b) noexcept {
+    return _mm256_max_epi16(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE std::int16_t reduce_max_s16(Register a) noexcept {
+    const __m128i half = _mm_max_epi16(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    // The one instruction that finds an extreme: the smallest of unsigned numbers.
+    const __m128i top = _mm_set1_epi16(32767);
+    const int least = _mm_extract_epi16(_mm_minpos_epu16(_mm_sub_epi16(top, half)), 0);
+    return static_cast<std::int16_t>(32767 - least);
+  }
+  static LOWATT_ALWAYS_INLINE Register pack_s16(Register a, Register b) noexcept {
+    return _mm256_packs_epi32(a, b);
   }
   static LOWATT_ALWAYS_INLINE Register add_i16(Register a, Register b) noexcept {
     return _mm256_add_epi16(a, b);

@@ -3,7 +3,7 @@
 
 #include <immintrin.h>
 
-#include "ops.hpp"
+#include "ops_avx2.hpp"
 
 namespace lowatt {
 
@@ -164,15 +164,37 @@ struct Ops<arch::avx512> {
   }
   static LOWATT_ALWAYS_INLINE void reduce4(Register a, Register b, Register c, Register d,
                                            std::int32_t* out) noexcept {
-    const Register ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-    const Register cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-    const Register abcd =
-        _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    const Register abcd = add_across4(a, b, c, d);
     const __m256i half =
         _mm256_add_epi32(_mm512_castsi512_si256(abcd), _mm512_extracti64x4_epi64(abcd, 1));
     _mm_storeu_si128(
         reinterpret_cast<__m128i*>(out),
         _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1)));
+  }
+  // Of two registers at a time, one shuffle brings halves together that a blend leaves where they
+  // are: shuffles have one port.
+  static LOWATT_ALWAYS_INLINE Register add_across4(Register a, Register b, Register c,
+                                                   Register d) noexcept {
+    const auto pair = [](Register x, Register y) __attribute__((always_inline)) {
+      const __m512d xd = _mm512_castsi512_pd(x), yd = _mm512_castsi512_pd(y);
+      return _mm512_add_epi32(_mm512_mask_blend_epi64(0xaa, x, y),
+                              _mm512_castpd_si512(_mm512_shuffle_pd(xd, yd, 0x55)));
+    };
+    const Register ac = pair(a, c), bd = pair(b, d);
+    const Register other =
+        _mm512_setr_epi32(1, 16, 3, 18, 5, 20, 7, 22, 9, 24, 11, 26, 13, 28, 15, 30);
+    return _mm512_add_epi32(_mm512_mask_blend_epi32(0xaaaa, ac, bd),
+                            _mm512_permutex2var_epi32(ac, other, bd));
+  }
+  static LOWATT_ALWAYS_INLINE Register add_blocks(const Register* parts) noexcept {
+    const auto pair = [](Register x, Register y) __attribute__((always_inline)) {
+      return _mm512_add_epi32(_mm512_mask_blend_epi64(0xf0, x, y),
+                              _mm512_shuffle_i64x2(x, y, 0x4e));
+    };
+    const Register ac = pair(parts[0], parts[2]), bd = pair(parts[1], parts[3]);
+    const Register other = _mm512_setr_epi64(2, 3, 8, 9, 6, 7, 12, 13);
+    return _mm512_add_epi32(_mm512_mask_blend_epi64(0xcc, ac, bd),
+                            _mm512_permutex2var_epi64(ac, other, bd));
   }
   static LOWATT_ALWAYS_INLINE void interleave4(Register a, Register b, Register c, Register d,
                                                Register* out) noexcept {
@@ -201,19 +223,35 @@ struct Ops<arch::avx512> {
               << j;
     return mask;
   }
-  static LOWATT_ALWAYS_INLINE Index store_positions(std::uint64_t mask, std::uint32_t first,
-                                                    std::uint32_t* out) noexcept {
-    const Register offsets =
-        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    std::uint32_t* next = out;
-    for (std::uint32_t j = 0; j < 64; j += lanes) {
-      const auto part = static_cast<__mmask16>(mask >> j);
-      const Register positions =
-          _mm512_add_epi32(offsets, fill_i32(static_cast<std::int32_t>(first + j)));
-      store(next, _mm512_maskz_compress_epi32(part, positions));
+  static LOWATT_ALWAYS_INLINE std::uint64_t mask_not_below(const std::int16_t* scores,
+                                                           std::int16_t threshold) noexcept {
+    const Register limit = _mm512_set1_epi16(threshold);
+    return _mm512_kunpackd(_mm512_cmpge_epi16_mask(load(scores + 32), limit),
+                           _mm512_cmpge_epi16_mask(load(scores), limit));
+  }
+  static LOWATT_ALWAYS_INLINE Index store_addresses(std::uint64_t mask, const std::byte* base,
+                                                    Index stride, const std::byte** out) noexcept {
+    const Register eight = _mm512_set1_epi64(8 * stride);
+    Register address = _mm512_add_epi64(
+        _mm512_set1_epi64(reinterpret_cast<Index>(base)),
+        _mm512_mullo_epi64(_mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7), _mm512_set1_epi64(stride)));
+    const std::byte** next = out;
+    for (int j = 0; j < 64; j += 8) {
+      const auto part = static_cast<__mmask8>(mask >> j);
+      store(next, _mm512_maskz_compress_epi64(part, address));
       next += __builtin_popcount(part);
+      address = _mm512_add_epi64(address, eight);
     }
     return next - out;
+  }
+  static LOWATT_ALWAYS_INLINE Register first_lanes(Register a, Index count,
+                                                   std::int32_t otherwise) noexcept {
+    const auto mask = static_cast<__mmask16>(count < lanes ? (1u << count) - 1u : 0xffffu);
+    return _mm512_mask_mov_epi32(fill_i32(otherwise), mask, a);
+  }
+  static LOWATT_ALWAYS_INLINE Float first_lanes(Float a, Index count) noexcept {
+    const auto mask = static_cast<__mmask16>(count < lanes ? (1u << count) - 1u : 0xffffu);
+    return _mm512_maskz_mov_ps(mask, a);
   }
   static LOWATT_ALWAYS_INLINE std::int32_t reduce_add_i32(Register a) noexcept {
     return _mm512_reduce_add_epi32(a);
@@ -260,6 +298,17 @@ struct Ops<arch::avx512> {
   // 16 bits.
   static LOWATT_ALWAYS_INLINE Register min_s16(Register a, Register b) noexcept {
     return _mm512_min_epi16(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register max_s16(Register a, Register b) noexcept {
+    return _mm512_max_epi16(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE std::int16_t reduce_max_s16(Register a) noexcept {
+    const __m256i half =
+        _mm256_max_epi16(_mm512_castsi512_si256(a), _mm512_extracti64x4_epi64(a, 1));
+    return Ops<arch::avx2>::reduce_max_s16(half);
+  }
+  static LOWATT_ALWAYS_INLINE Register pack_s16(Register a, Register b) noexcept {
+    return _mm512_packs_epi32(a, b);
   }
   static LOWATT_ALWAYS_INLINE Register add_i16(Register a, Register b) noexcept {
     return _mm512_add_epi16(a, b);

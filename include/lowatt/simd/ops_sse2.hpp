@@ -167,9 +167,16 @@ struct Ops<arch::sse2> {
   }
   static LOWATT_ALWAYS_INLINE void reduce4(Register a, Register b, Register c, Register d,
                                            std::int32_t* out) noexcept {
+    store(out, add_across4(a, b, c, d));
+  }
+  static LOWATT_ALWAYS_INLINE Register add_across4(Register a, Register b, Register c,
+                                                   Register d) noexcept {
     const Register ab = _mm_add_epi32(_mm_unpacklo_epi32(a, b), _mm_unpackhi_epi32(a, b));
     const Register cd = _mm_add_epi32(_mm_unpacklo_epi32(c, d), _mm_unpackhi_epi32(c, d));
-    store(out, _mm_add_epi32(_mm_unpacklo_epi64(ab, cd), _mm_unpackhi_epi64(ab, cd)));
+    return _mm_add_epi32(_mm_unpacklo_epi64(ab, cd), _mm_unpackhi_epi64(ab, cd));
+  }
+  static LOWATT_ALWAYS_INLINE Register add_blocks(const Register* parts) noexcept {
+    return parts[0];
   }
   static LOWATT_ALWAYS_INLINE void interleave4(Register a, Register b, Register c, Register d,
                                                Register* out) noexcept {
@@ -200,9 +207,33 @@ struct Ops<arch::sse2> {
           << j;
     return mask;
   }
-  static LOWATT_ALWAYS_INLINE Index store_positions(std::uint64_t mask, std::uint32_t first,
-                                                    std::uint32_t* out) noexcept {
-    return store_set_bits(mask, first, out);
+  static LOWATT_ALWAYS_INLINE std::uint64_t mask_not_below(const std::int16_t* scores,
+                                                           std::int16_t threshold) noexcept {
+    const Register limit = _mm_set1_epi16(threshold);
+    std::uint64_t below = 0;
+    for (int j = 0; j < 64; j += bytes) {
+      const Register lower = _mm_packs_epi16(_mm_cmplt_epi16(load(scores + j), limit),
+                                             _mm_cmplt_epi16(load(scores + j + 8), limit));
+      below |= static_cast<std::uint64_t>(static_cast<unsigned>(_mm_movemask_epi8(lower))) << j;
+    }
+    return ~below;
+  }
+  static LOWATT_ALWAYS_INLINE Index store_addresses(std::uint64_t mask, const std::byte* base,
+                                                    Index stride, const std::byte** out) noexcept {
+    return store_set_bits(mask, base, stride, out);
+  }
+  static LOWATT_ALWAYS_INLINE Register first_lanes(Register a, Index count,
+                                                   std::int32_t otherwise) noexcept {
+    alignas(16) std::int32_t lane[lanes];
+    store(lane, a);
+    for (Index l = count < 0 ? 0 : count; l < lanes; ++l) lane[l] = otherwise;
+    return load(lane);
+  }
+  static LOWATT_ALWAYS_INLINE Float first_lanes(Float a, Index count) noexcept {
+    alignas(16) float lane[lanes];
+    a.store_aligned(lane);
+    for (Index l = count; l < lanes; ++l) lane[l] = 0;
+    return Float::load_aligned(lane);
   }
   static LOWATT_ALWAYS_INLINE std::int32_t reduce_add_i32(Register a) noexcept {
     const Register pairs = _mm_add_epi32(a, _mm_shuffle_epi32(a, 0x4e));
@@ -261,6 +292,18 @@ struct Ops<arch::sse2> {
   // 16 bits.
   static LOWATT_ALWAYS_INLINE Register min_s16(Register a, Register b) noexcept {
     return _mm_min_epi16(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE Register max_s16(Register a, Register b) noexcept {
+    return _mm_max_epi16(a, b);
+  }
+  static LOWATT_ALWAYS_INLINE std::int16_t reduce_max_s16(Register a) noexcept {
+    a = _mm_max_epi16(a, _mm_shuffle_epi32(a, 0x4e));
+    a = _mm_max_epi16(a, _mm_shuffle_epi32(a, 0xb1));
+    a = _mm_max_epi16(a, _mm_srli_epi32(a, 16));
+    return static_cast<std::int16_t>(_mm_extract_epi16(a, 0));
+  }
+  static LOWATT_ALWAYS_INLINE Register pack_s16(Register a, Register b) noexcept {
+    return _mm_packs_epi32(a, b);
   }
   static LOWATT_ALWAYS_INLINE Register add_i16(Register a, Register b) noexcept {
     return _mm_add_epi16(a, b);
