@@ -52,9 +52,9 @@ struct BitformerArguments {
 struct BitformerBatch {
   static constexpr Index most = 4;
   Index count = 0;
-  Index position[most];
-  bool is_full[most];  // every row sees every key
-  const std::byte* values[most];
+  Index position[most] = {};
+  bool is_full[most] = {};  // every row sees every key
+  const std::byte* values[most] = {};
 };
 
 // Statistic and sums of a block's rows.
@@ -384,7 +384,7 @@ LOWATT_ALWAYS_INLINE void for_bitformer_batches(const BitformerArguments& argume
                                                 const BitformerSums& sums, Add&& add) noexcept {
   const BlockArguments& block = arguments.block;
   const BitformerTileLayout layout(arguments.planes, block.head_dim, block.value_dim);
-  BitformerBatch batch;
+  BitformerBatch batch{};
   const auto add_batch = [&]() noexcept {
     const bool is_first = sums.make_room(block.rows, batch.count);
     add(batch, is_first);
