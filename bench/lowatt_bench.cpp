@@ -280,27 +280,32 @@ void add_all() {
         return std::vector<Bound>{{Work::absolute_sum, 8 * as_double(d)}};
       }});
   // Thresholds are calibrated on what is timed.
-  for (const int filtered : {50, 80, 85, 90, 95}) {
+  const auto add_latte = [&](const std::string& name, int filtered, lowatt::Precision values) {
     const double kept = 1 - 0.01 * filtered;
     const auto completion = [kept](Index d) {
       return std::vector<Bound>{{Work::dot, kept * as_double(d)},
                                 {Work::multiply_add, 4 * kept * as_double(d)}};
     };
-    add(Subject<lowatt::Latte>{
-        "latte" + std::to_string(filtered) + "/int8",
-        [filtered](const Inputs&) { return lowatt::Latte{.filtered = 0.01 * filtered}; },
-        [=](Index d) {
-          std::vector<Bound> bounds = completion(d);
-          bounds.push_back({Work::dot, as_double(d)});
-          return bounds;
-        },
-        false,
-        [=](Index d) {
-          std::vector<Bound> bounds = completion(d);
-          bounds.push_back(products(as_double(d)));
-          return bounds;
-        }});
-  }
+    add(Subject<lowatt::Latte>{name + std::to_string(filtered) + "/int8",
+                               [filtered, values](const Inputs&) {
+                                 return lowatt::Latte{.filtered = 0.01 * filtered,
+                                                      .value_precision = values};
+                               },
+                               [=](Index d) {
+                                 std::vector<Bound> bounds = completion(d);
+                                 bounds.push_back({Work::dot, as_double(d)});
+                                 return bounds;
+                               },
+                               false,
+                               [=](Index d) {
+                                 std::vector<Bound> bounds = completion(d);
+                                 bounds.push_back(products(as_double(d)));
+                                 return bounds;
+                               }});
+  };
+  for (const int filtered : {50, 80, 85, 90, 95})
+    add_latte("latte", filtered, lowatt::Precision::int8);
+  add_latte("latte-fp32-values", 90, lowatt::Precision::fp32);
   for (const int planes : {1, 2, 4})
     add(Subject<lowatt::Bitformer>{
         "bitformer" + std::to_string(planes) + "/int8",
