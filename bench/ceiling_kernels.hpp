@@ -96,7 +96,10 @@ int ceiling_loop(Work work, long repeats) {
       return repeat<L>(
           repeats, Op::zero(), [&](Register s) __attribute__((always_inline)) {
             hide_value(a);
-            return Op::add_u8(s, Op::popcount_u8(Op::bit_xor(a, b)));
+            if constexpr (Op::counts_by_nibbles)
+              return Op::add_u8(s, Op::add_u8(Op::shuffle16(a, b), Op::shuffle16(b, a)));
+            else
+              return Op::add_u8(s, Op::popcount_u8(Op::bit_xor(a, b)));
           });
     case Work::absolute_sum:
       return repeat<L>(

@@ -68,8 +68,23 @@ LOWATT_ALWAYS_INLINE void pack_bits(const float* x, const float* mean, Index dim
                  });
 }
 
-// Encodes a row as count_bits() reads it: each byte four times, so that it is broadcast from
-// memory.
+// How many bits a nibble differs in from each of the sixteen: one table per nibble of a row, for
+// levels that count by lookup.
+template <class L>
+struct NibbleDifferences {
+  std::uint8_t table[16][16] = {};
+  LOWATT_ALWAYS_INLINE constexpr NibbleDifferences() noexcept {
+    for (int a = 0; a < 16; ++a)
+      for (int b = 0; b < 16; ++b)
+        for (int bit = 0; bit < 4; ++bit)
+          table[a][b] = static_cast<std::uint8_t>(table[a][b] + (((a ^ b) >> bit) & 1));
+  }
+};
+template <class L>
+inline constexpr NibbleDifferences<L> nibble_differences{};
+
+// Encodes a row as count_bits() reads it, four bytes for each of its own: the byte four times, so
+// that it is broadcast from memory, or where the tables of its low and its high nibble begin.
 inline constexpr Index bit_row_copies = 4;
 template <class L>
 LOWATT_ALWAYS_INLINE void encode_bit_row(const float* x, Index dim, int planes,
@@ -77,8 +92,11 @@ LOWATT_ALWAYS_INLINE void encode_bit_row(const float* x, Index dim, int planes,
   encode_bits<L>(x, nullptr, dim, planes, thresholds,
                  [&](Index first, Index count, std::uint64_t word) noexcept {
                    for (Index i = 0; i < count; ++i, word >>= 8) {
-                     const auto copies = static_cast<std::uint32_t>(word & 255) * 0x01010101u;
-                     __builtin_memcpy(row + (first + i) * bit_row_copies, &copies, sizeof copies);
+                     const auto byte = static_cast<std::uint32_t>(word & 255);
+                     const std::uint32_t four = Ops<L>::counts_by_nibbles
+                                                    ? (byte & 15) << 4 | (byte & 0xf0) << 16
+                                                    : byte * 0x01010101u;
+                     __builtin_memcpy(row + (first + i) * bit_row_copies, &four, sizeof four);
                    }
                  });
 }
@@ -91,21 +109,53 @@ LOWATT_ALWAYS_INLINE void count_bits(const std::uint8_t* row, Index row_stride,
                                      const std::byte* bits, Index steps, Take&& take) noexcept {
   using Op = Ops<L>;
   using Register = typename Op::Register;
-  for (Index first = 0; first < tile_keys; first += Op::bytes) {
-    Register count[Rows];
+  // Splitting tokens into nibbles serves all rows, finding a row's tables serves all tokens.
+  constexpr int vectors = Op::counts_by_nibbles ? static_cast<int>(tile_keys / Op::bytes) : 1;
+  for (Index first = 0; first < tile_keys; first += vectors * Op::bytes) {
+    Register count[Rows][vectors];
     LOWATT_UNROLL
-    for (int r = 0; r < Rows; ++r) count[r] = Op::zero();
-    for (Index s = 0; s < steps; ++s) {
-      const Register token = Op::load(bits + s * tile_keys + first);
+    for (int r = 0; r < Rows; ++r) {
       LOWATT_UNROLL
-      for (int r = 0; r < Rows; ++r) {
-        const Register differing =
-            Op::bit_xor(Op::broadcast4(row + r * row_stride + s * bit_row_copies), token);
-        count[r] = Op::add_u8(count[r], Op::popcount_u8(differing));
+      for (int v = 0; v < vectors; ++v) count[r][v] = Op::zero();
+    }
+    for (Index s = 0; s < steps; ++s) {
+      Register token[vectors];
+      LOWATT_UNROLL
+      for (int v = 0; v < vectors; ++v)
+        token[v] = Op::load(bits + s * tile_keys + first + v * Op::bytes);
+      if constexpr (Op::counts_by_nibbles) {
+        Register high[vectors];
+        LOWATT_UNROLL
+        for (int v = 0; v < vectors; ++v) {
+          high[v] = Op::high_nibbles(token[v]);
+          token[v] = Op::bit_and(token[v], Op::fill_u8(15));
+        }
+        LOWATT_UNROLL
+        for (int r = 0; r < Rows; ++r) {
+          std::uint16_t table[2];
+          __builtin_memcpy(table, row + r * row_stride + s * bit_row_copies, sizeof table);
+          const std::uint8_t* tables = nibble_differences<L>.table[0];
+          const Register of_low = Op::broadcast16(tables + table[0]);
+          const Register of_high = Op::broadcast16(tables + table[1]);
+          LOWATT_UNROLL
+          for (int v = 0; v < vectors; ++v)
+            count[r][v] = Op::add_u8(count[r][v], Op::add_u8(Op::shuffle16(of_low, token[v]),
+                                                             Op::shuffle16(of_high, high[v])));
+        }
+      } else {
+        LOWATT_UNROLL
+        for (int r = 0; r < Rows; ++r) {
+          const Register differing =
+              Op::bit_xor(Op::broadcast4(row + r * row_stride + s * bit_row_copies), token[0]);
+          count[r][0] = Op::add_u8(count[r][0], Op::popcount_u8(differing));
+        }
       }
     }
     LOWATT_UNROLL
-    for (int r = 0; r < Rows; ++r) take(r, first, count[r]);
+    for (int r = 0; r < Rows; ++r) {
+      LOWATT_UNROLL
+      for (int v = 0; v < vectors; ++v) take(r, first + v * Op::bytes, count[r][v]);
+    }
   }
 }
 

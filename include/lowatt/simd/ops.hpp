@@ -12,17 +12,18 @@
 //   fills          zero, fill_u8, fill_i32
 //   bytes          min_u8, max_u8, min_s8, max_s8, add_u8, subtract_u8, add_saturate_u8,
 //                  subtract_saturate_u8, bit_and, bit_xor, high_nibbles, raise_nibbles (0..15 times
-//                  16), popcount_u8, absolute_s8; choose_negative(a, negative,
-//                  otherwise): of the two, by the sign of each byte of a; lookup_u8(table, used,
-//                  index): 256 bytes of table are read, those from `used` on are zero;
+//                  16), absolute_s8; choose_negative(a, negative, otherwise): of the two, by the
+//                  sign of each byte of a; lookup_u8(table, used, index): 256 bytes of table are
+//                  read, those from `used` on are zero;
 //                  interleave4(a, b, c, d, out): lane l of out[v] holds byte interleaved(v, l) of
 //                  each of the four
+//   counting bits  popcount_u8 or, where counts_by_nibbles, broadcast16 (the same sixteen bytes in
+//                  every 16) and shuffle16(table, index): of such a table, index 0..15
 //   16 bits        fill_u16, min_u16, min_s16, max_s16, reduce_max_s16, add_i16, add_saturate_u16,
-//   subtract_saturate_u16,
-//                  multiply_high_u16, shift_right_u16, absolute_s16; negative_s16: -1 where
-//                  negative, else 0; dot2(acc, a, b): acc + the sum of a*b over the lane's two
-//                  signed values; narrow_u16(a, b): the lanes of a, then those of b, limited to
-//                  0..65535
+//                  subtract_saturate_u16, multiply_high_u16, shift_right_u16, absolute_s16;
+//                  negative_s16: -1 where negative, else 0; dot2(acc, a, b): acc + the sum of a*b
+//                  over the lane's two signed values; narrow_u16(a, b): the lanes of a, then those
+//                  of b, limited to 0..65535
 //   packing        pack_u16(a, b) and pack_s16(a, b) from signed 32 bits, pack_u8(a, b) from signed
 //                  16 bits, all saturating, each 16 bytes of a before those of b; restore_order
 //                  brings the bytes of four registers packed twice into the order of the four

@@ -64,11 +64,12 @@ struct Ops<arch::avx2> {
   static LOWATT_ALWAYS_INLINE Register absolute_s8(Register a) noexcept {
     return _mm256_abs_epi8(a);
   }
-  static LOWATT_ALWAYS_INLINE Register popcount_u8(Register a) noexcept {
-    const Register counts =
-        _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
-    return _mm256_add_epi8(_mm256_shuffle_epi8(counts, _mm256_and_si256(a, fill_u8(15))),
-                           _mm256_shuffle_epi8(counts, high_nibbles(a)));
+  static constexpr bool counts_by_nibbles = true;
+  static LOWATT_ALWAYS_INLINE Register broadcast16(const void* p) noexcept {
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+  }
+  static LOWATT_ALWAYS_INLINE Register shuffle16(Register table, Register index) noexcept {
+    return _mm256_shuffle_epi8(table, index);
   }
   // Sixteen entries per shuffle. Adding 0x70 with saturation sets the top bit of every index
   // outside the sixteen, for which the shuffle yields zero.

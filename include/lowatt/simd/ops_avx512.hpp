@@ -64,11 +64,12 @@ struct Ops<arch::avx512> {
   static LOWATT_ALWAYS_INLINE Register absolute_s8(Register a) noexcept {
     return _mm512_abs_epi8(a);
   }
-  static LOWATT_ALWAYS_INLINE Register popcount_u8(Register a) noexcept {
-    const Register counts =
-        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
-    return _mm512_add_epi8(_mm512_shuffle_epi8(counts, _mm512_and_si512(a, fill_u8(15))),
-                           _mm512_shuffle_epi8(counts, high_nibbles(a)));
+  static constexpr bool counts_by_nibbles = true;
+  static LOWATT_ALWAYS_INLINE Register broadcast16(const void* p) noexcept {
+    return _mm512_broadcast_i32x4(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+  }
+  static LOWATT_ALWAYS_INLINE Register shuffle16(Register table, Register index) noexcept {
+    return _mm512_shuffle_epi8(table, index);
   }
   // Sixteen entries per shuffle, as in ops_avx2.hpp.
   static LOWATT_ALWAYS_INLINE Register lookup_u8(const std::uint8_t* table, int used,

@@ -7,6 +7,7 @@ namespace lowatt {
 
 template <>
 struct Ops<arch::avx512icl> : Ops<arch::avx512> {
+  static constexpr bool counts_by_nibbles = false;
   static LOWATT_ALWAYS_INLINE Register popcount_u8(Register a) noexcept {
     return _mm512_popcnt_epi8(a);
   }
