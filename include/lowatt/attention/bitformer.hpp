@@ -20,10 +20,7 @@ struct Adapter<Bitformer> {
     if (mechanism.encoding == BitEncoding::sign && mechanism.planes != 1)
       return failure(StatusCode::invalid_argument, "planes is %d; sign encoding has one plane",
                      mechanism.planes);
-    if (mechanism.clip.given && !(mechanism.clip.value >= 0 && mechanism.clip.value <= __FLT_MAX__))
-      return failure(StatusCode::invalid_argument,
-                     "clip is %g; it must be not negative and finite in float32",
-                     mechanism.clip.value);
+    if (Status status = detail::check_clip(mechanism.clip); !status.ok()) return status;
     if (mechanism.temperature.given && !is_temperature(mechanism.temperature.value))
       return failure(StatusCode::invalid_argument,
                      "temperature is %g; it must be finite and not negative",
