@@ -276,6 +276,11 @@ TEST(Bitformer, CalibrationOrParameters) {
   calibration.temperature = lowatt::Array<double>(2, 9.0);
   run(given);
   test::expect_identical(inputs.out.view(), inputs.expected.view(), "parameters first");
+  ASSERT_TRUE(lowatt::bitformer_reference<float>(given, inputs.q.view(), inputs.k.view(),
+                                                 inputs.v.view(), inputs.out.view(), false, nullptr,
+                                                 &calibration)
+                  .ok());
+  test::expect_identical(inputs.out.view(), inputs.expected.view(), "likewise in the reference");
 }
 
 class BitformerRefusal : public testing::Test {

@@ -69,6 +69,32 @@ TEST(InhibitorPlanes, Clips) {
                                    {{2, 4, 2, 9, 100, 64, 64}, true});
 }
 
+// A clip comes from the parameters where they give it, else from the Calibration.
+TEST(InhibitorPlanes, CalibrationOrParameters) {
+  const Case c{{1, 2, 1, 7, 66, 24, 8}};
+  Inputs inputs(c);
+  const lowatt::View<const float> q = inputs.q.view(), k = inputs.k.view(), v = inputs.v.view();
+  lowatt::Calibration calibration;
+  calibration.value_absmax = lowatt::absmax_per_head(v);
+  calibration.clip = lowatt::Array<float>(1, 0.5f);
+  const auto expect = [&](const Inhibitor& mechanism, const Inhibitor& like, const char* what) {
+    lowatt::attend(like, q, k, v, inputs.expected.view());
+    lowatt::KvCache<Inhibitor> cache({1, 1, 24, 8, 66}, calibration, mechanism);
+    cache.append(k, v);
+    lowatt::attend(q, cache, inputs.out.view());
+    test::expect_identical(inputs.out.view(), inputs.expected.view(), what);
+    ASSERT_TRUE(
+        lowatt::inhibitor_reference(mechanism, q, k, v, inputs.out.view(), false, &calibration)
+            .ok());
+    test::expect_identical(inputs.out.view(), inputs.expected.view(), what);
+  };
+  const double scale = meeting_scale(24);
+  const Inhibitor narrow{.scale = scale, .planes = 3, .clip = 0.5};
+  const Inhibitor wide{.scale = scale, .planes = 3, .clip = 2.0};
+  expect({.scale = scale, .planes = 3}, narrow, "calibration");
+  expect(wide, wide, "parameters first");
+}
+
 // With enough levels the codes' distances are those of the numbers: the two encodings agree.
 TEST(InhibitorPlanes, ManyPlanesComeCloseToBytes) {
   const Case c{{1, 2, 1, 20, 200, 64, 64}};

@@ -77,8 +77,8 @@ inline double bitformer_reference_temperature(const BitformerHead& queries,
 }
 
 // out is float or double; shapes must agree. `temperature`, when not null, receives [batch *
-// query_heads]. Means, clips, temperatures and V's largest absolute values come from `given` where
-// it has them.
+// query_heads]. Means and V's largest absolute values come from `given` where it has them, and so
+// do clips and temperatures that the mechanism does not give.
 template <class Out>
 Status bitformer_reference(const Bitformer& mechanism, View<const float> q, View<const float> k,
                            View<const float> v, View<Out> out, bool causal = false,
@@ -91,11 +91,10 @@ Status bitformer_reference(const Bitformer& mechanism, View<const float> q, View
   Array<float> means;
   if (mechanism.center_keys)
     means = given_or(given, &Calibration::key_mean, [&] { return channel_means(k); });
-  const Array<float> clips = given_or(given, &Calibration::clip, [&] {
-    return mechanism.clip.given
-               ? Array<float>(k.batch * k.heads, static_cast<float>(mechanism.clip.value))
-               : default_clips(k, means.data());
-  });
+  const Array<float> clips =
+      mechanism.clip.given
+          ? Array<float>(k.batch * k.heads, static_cast<float>(mechanism.clip.value))
+          : given_or(given, &Calibration::clip, [&] { return default_clips(k, means.data()); });
   const Array<float> value_absmax =
       given_or(given, &Calibration::value_absmax, [&] { return absmax_per_head(v); });
   QuantizedTensor<std::int8_t> v8;
@@ -119,10 +118,10 @@ Status bitformer_reference(const Bitformer& mechanism, View<const float> q, View
         return failure(StatusCode::out_of_memory, "no memory for Bitformer's reference");
 
       double tau = 0;
-      if (given != nullptr && !given->temperature.empty())
-        tau = given->temperature[b * q.heads + h];
-      else if (mechanism.temperature.given)
+      if (mechanism.temperature.given)
         tau = mechanism.temperature.value;
+      else if (given != nullptr && !given->temperature.empty())
+        tau = given->temperature[b * q.heads + h];
       else if (calibrates_temperature(mechanism))
         tau = bitformer_reference_temperature(queries, keys, score_bits, scale, causal);
       else

@@ -219,8 +219,8 @@ inline Array<std::int64_t> thermometer_levels(View<const float> x, Index b, Inde
 }
 
 // Queries and keys as levels of thermometer encoding, values at 8 bits. A distance is the L1
-// distance of levels, which kernels find as the Hamming distance of codes. Clips and largest
-// absolute values come from `given` where it has them.
+// distance of levels, which kernels find as the Hamming distance of codes. Largest absolute values
+// come from `given` where it has them, and so do clips that the mechanism does not give.
 template <class Out>
 Status inhibitor_reference_levels(const Inhibitor& mechanism, View<const float> q,
                                   View<const float> k, View<const float> v, View<Out> out,
@@ -228,8 +228,8 @@ Status inhibitor_reference_levels(const Inhibitor& mechanism, View<const float> 
                                   const Calibration* given = nullptr) noexcept {
   const double scale = mechanism.scale.or_else(default_scale(q.dim));
   const Index group = q.heads / k.heads;
-  const Array<float> clips =
-      given_or(given, &Calibration::clip, [&] { return inhibitor_clips(mechanism, q, k); });
+  const Array<float> clips = given_or(mechanism.clip.given ? nullptr : given, &Calibration::clip,
+                                      [&] { return inhibitor_clips(mechanism, q, k); });
   const Array<float> value_absmax =
       given_or(given, &Calibration::value_absmax, [&] { return absmax_per_head(v); });
   if (clips.empty())

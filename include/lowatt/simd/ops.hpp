@@ -75,11 +75,12 @@ template <class L>
 struct Ops;
 
 // a / divisor, rounded as the division is, where inverse is 1 / divisor, rounded; divisor an
-// integer in [1, 2^49), a normal or 0. The first product is within 2 ulp, so that the remainder, an
-// integer of at most 53 bits times a power of two, is exact. Adding remainder * inverse, of
-// relative error 2^-53, leaves an error below 2^-51 ulp. But a / divisor lies at least 1/(4
-// divisor) ulp from any number half-way between two doubles: such a number has 54 significant bits,
-// its product with divisor as many or more, and a has 53.
+// integer in [1, 2^49), the quotient normal or +0 (among subnormal numbers there are exact ties).
+// The first product is within 2 ulp, so that the remainder, an integer of at most 53 bits times a
+// power of two, is exact. Adding remainder * inverse, of relative error 2^-53, leaves an error
+// below 2^-51 ulp. But a / divisor lies at least 1/(4 divisor) ulp from any number half-way between
+// two doubles: such a number has 54 significant bits, its product with divisor as many or more, and
+// a has 53.
 LOWATT_ALWAYS_INLINE double fused_quotient(double a, double divisor, double inverse) noexcept {
   const double near = a * inverse;
   return __builtin_fma(__builtin_fma(-near, divisor, a), inverse, near);
