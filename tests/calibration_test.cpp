@@ -378,4 +378,25 @@ TEST(Calibration, Refusals) {
                status.message);
 }
 
+// A meter goes from one shape to another, even where keys and values take as many numbers.
+TEST(Calibration, MeterOfAnotherShape) {
+  const Latte mechanism{.theta = 1.0};
+  lowatt::Array<double> candidates(1, 1.0);
+  lowatt::LatteMeter used;
+  for (const Index keys : {6, 600, 60}) {
+    const Case c{{1, 1, 1, 4, keys, 3600 / keys, 1200 / keys}};
+    const Inputs inputs(c);
+    const auto q = inputs.q.view(), k = inputs.k.view(), v = inputs.v.view();
+    const Calibration calibration = lowatt::calibrate(mechanism, q, k, v);
+    lowatt::LatteTradeOff trade_off(1);
+    const Status status = lowatt::try_measure(trade_off, used, mechanism, q, k, v, 0, false,
+                                              calibration, candidates, lowatt::LatteFigures::all);
+    ASSERT_TRUE(status.ok()) << status.message;
+    const LatteReport expected = reports(mechanism, calibration, inputs, false)[0];
+    EXPECT_EQ(trade_off.report(0).kept, expected.kept);
+    EXPECT_EQ(trade_off.report(0).mass_lost, expected.mass_lost);
+    EXPECT_EQ(trade_off.report(0).filtered_less_unfiltered, expected.filtered_less_unfiltered);
+  }
+}
+
 }  // namespace

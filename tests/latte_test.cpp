@@ -171,6 +171,24 @@ TEST(Latte, SmallWeightsKeepTheirPrecision) {
   }
 }
 
+// The same with so many queries that dense work may take their place: bf16 holds a weight to 2^-8
+// of itself, and 2^-8 of the distance between values is what an output may be off by.
+TEST(Latte, SmallWeightsOfManyQueries) {
+  const Case c{{1, 1, 1, 32, 64, 64, 64}};
+  Inputs inputs(c);
+  inputs.q.for_each([](float& x) { x = 1; });
+  inputs.k.for_each([](float& x) { x = 1; });
+  inputs.v.for_each([](float& x) { x = 0; });
+  for (Index i = 0; i < 64; ++i) {
+    inputs.k.view().row(0, 0, 5)[i] = 0.75f;
+    inputs.v.view().row(0, 0, 5)[i] = 1;
+  }
+  for (int step = 1; step <= 64; ++step) {
+    const double scale = std::log(2.0) * step / 16 * 127 / (64 * 32);
+    expect_near({.scale = scale, .theta = 1e3}, c, inputs, 0x1p-8 + 1e-4);
+  }
+}
+
 // Values in float32: their own precision, and a layout of their own.
 TEST(Latte, SweepFloatValues) {
   for (const Case& c : test::sweep(34)) {

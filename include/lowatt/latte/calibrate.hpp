@@ -104,7 +104,7 @@ class LatteMeter {
     key_scale_ = symmetric_scale(key_absmax, int8_limit);
     value_scale_ = value_absmax != nullptr ? symmetric_scale(*value_absmax, int8_limit)
                                            : SymmetricScale{1.0f, 1.0f};
-    if (key_.size() != k.tokens * k.dim || value_.size() != k.tokens * v.dim) {
+    if (dots_.size() != k.tokens || query_.size() != k.dim || output_.size() != v.dim) {
       key_ = key_high_ = Array<std::int16_t>(k.tokens * k.dim);
       value_ = Array<float>(k.tokens * v.dim);
       query_ = query_high_ = Array<std::int16_t>(k.dim);
