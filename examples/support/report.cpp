@@ -15,7 +15,9 @@ std::string precision_name(const Mechanism& mechanism) {
   if (const auto* inhibitor = std::get_if<lowatt::Inhibitor>(&mechanism))
     return inhibitor->planes > 0 ? std::to_string(inhibitor->planes) + "-bit"
                                  : lowatt::precision_name(inhibitor->precision);
-  if (std::holds_alternative<Latte>(mechanism)) return "int8";
+  if (const auto* latte = std::get_if<Latte>(&mechanism))
+    return latte->parameters.value_precision == lowatt::Precision::fp32 ? "int8, fp32 values"
+                                                                        : "int8";
   if (const auto* bitformer = std::get_if<lowatt::Bitformer>(&mechanism))
     return std::to_string(bitformer->planes) + "-bit";
   return lowatt::precision_name(std::get<lowatt::Softmax>(mechanism).precision);

@@ -9,7 +9,8 @@
 //              numbers (keys int8, values as they are stored), all visible keys surviving in the
 //              unfiltered one: at most the target. The smallest candidate theta from which on that
 //              is so. The largest candidate keeps every pair (but of rows whose scores are
-//              infinite), so that any target is reached.
+//              infinite), so that any target is reached; it is chosen too where outputs are not
+//              finite.
 //
 // Rows are plain code in double. Memory: as much as K and V of a head take, 36 bytes per key, 40
 // bytes per candidate.

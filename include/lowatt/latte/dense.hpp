@@ -9,7 +9,7 @@
 // Lives on    shuffles, in unpack: four per 64 bytes of keys and four per 64 of values; then what
 //             softmax lives on. At level amx it takes 0.42 of the time of survivors one by one
 //             where all survive (64 dims, 2048 keys), and the same where 30% do. At avx512icl it
-//             was faster only where all survive, so there, and below, is none.
+//             was faster only where all survive: there is none, nor below, where none was measured.
 // Choice      per block of queries: it does not depend on threads. Queries in other company may be
 //             worked through the other way, which changes outputs within their error.
 // Accuracy    weights are bf16, off by at most 2^-8 of themselves, and outputs are divided by the

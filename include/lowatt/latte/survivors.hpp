@@ -156,24 +156,6 @@ LOWATT_ALWAYS_INLINE void latte_measure(const LatteWorkspace& workspace, Index h
   }
 }
 
-// 2^x to 2^-17 of itself for x in [-100, 0]: as exp2(), with a polynomial of degree 4 and no regard
-// to what lies below. For weights that become integers.
-template <class L>
-LOWATT_ALWAYS_INLINE typename Ops<L>::Float latte_exp2(typename Ops<L>::Float x) noexcept {
-  using Op = Ops<L>;
-  using Float = typename Op::Float;
-  using Int = xsimd::batch<std::int32_t, typename Float::arch_type>;
-  constexpr float round = 12582912.0f + 127.0f;
-  const Float shifted = x + Float(round);
-  const Float f = x - (shifted - Float(round));
-  Float polynomial(0x1.3a02c2p-7f);
-  polynomial = Op::multiply_add(polynomial, f, Float(0x1.c9fc4ap-5f));
-  polynomial = Op::multiply_add(polynomial, f, Float(0x1.ec0378p-3f));
-  polynomial = Op::multiply_add(polynomial, f, Float(0x1.62e12cp-1f));
-  polynomial = Op::multiply_add(polynomial, f, Float(1.0f));
-  return polynomial * xsimd::bitwise_cast<Float>(xsimd::bitwise_cast<Int>(shifted) << 23);
-}
-
 // Weights of a segment, in float32 and as integers of so many bytes, and their sum. Those past the
 // last survivor are 0.
 template <class L, int Bytes>
@@ -188,7 +170,7 @@ LOWATT_ALWAYS_INLINE void latte_weigh(const LatteWorkspace& workspace,
   const auto weigh = [&](Index i) __attribute__((always_inline)) {
     const auto gap = Op::add_i32(Op::load(dots + i), Op::fill_i32(-segment.most));
     const Float exponent = Op::to_float(gap) * Float(unit);
-    return Bytes > 0 ? latte_exp2<L>(exponent) : exp2<L>(exponent);
+    return Bytes > 0 ? coarse_exp2<L>(exponent) : exp2<L>(exponent);
   };
   const auto put = [&](Index i, Float weight) __attribute__((always_inline)) {
     weight.store_unaligned(weights + i);

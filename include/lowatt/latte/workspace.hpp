@@ -7,7 +7,7 @@
 namespace lowatt {
 
 inline constexpr Index latte_most_head_dim = 2147483647 / (255 * 127);
-inline constexpr Index latte_most_keys = 4294967295;
+inline constexpr Index latte_most_keys = 4294967295;  // that calibrate.hpp ranks
 
 // Up to this head_dim 16 bits hold every score of high nibbles, keys' offset included: they lie
 // within [-120 * head_dim, 105 * head_dim]. The lowest number of 16 bits stays free.

@@ -12,8 +12,11 @@
 
 namespace lowatt {
 
-template <class L>
-LOWATT_ALWAYS_INLINE typename Ops<L>::Float exp2(typename Ops<L>::Float x) noexcept {
+// 2^x by a polynomial: coefficients of f^N .. f^1, where x = n + f and |f| <= 1/2. For x within the
+// exponents of normal numbers.
+template <class L, int N>
+LOWATT_ALWAYS_INLINE typename Ops<L>::Float exp2_by(typename Ops<L>::Float x,
+                                                    const float (&coefficients)[N]) noexcept {
   using Op = Ops<L>;
   using Float = typename Op::Float;
   using Int = xsimd::batch<std::int32_t, typename Float::arch_type>;
@@ -23,15 +26,25 @@ LOWATT_ALWAYS_INLINE typename Ops<L>::Float exp2(typename Ops<L>::Float x) noexc
   const Float shifted = x + Float(round);
   const Float f = x - (shifted - Float(round));
   const Float power = xsimd::bitwise_cast<Float>(xsimd::bitwise_cast<Int>(shifted) << 23);
+  Float polynomial(coefficients[0]);
+  LOWATT_UNROLL
+  for (int i = 1; i < N; ++i) polynomial = Op::multiply_add(polynomial, f, Float(coefficients[i]));
+  return Op::multiply_add(polynomial, f, Float(1.0f)) * power;
+}
 
-  Float polynomial(0x1.41d334p-13f);
-  polynomial = Op::multiply_add(polynomial, f, Float(0x1.5f456ap-10f));
-  polynomial = Op::multiply_add(polynomial, f, Float(0x1.3b2dbcp-7f));
-  polynomial = Op::multiply_add(polynomial, f, Float(0x1.c6aed4p-5f));
-  polynomial = Op::multiply_add(polynomial, f, Float(0x1.ebfbdap-3f));
-  polynomial = Op::multiply_add(polynomial, f, Float(0x1.62e430p-1f));
-  polynomial = Op::multiply_add(polynomial, f, Float(1.0f));
-  return xsimd::select(x < Float(-100.0f), Float(0.0f), polynomial * power);
+template <class L>
+LOWATT_ALWAYS_INLINE typename Ops<L>::Float exp2(typename Ops<L>::Float x) noexcept {
+  using Float = typename Ops<L>::Float;
+  constexpr float coefficients[] = {0x1.41d334p-13f, 0x1.5f456ap-10f, 0x1.3b2dbcp-7f,
+                                    0x1.c6aed4p-5f,  0x1.ebfbdap-3f,  0x1.62e430p-1f};
+  return xsimd::select(x < Float(-100.0f), Float(0.0f), exp2_by<L>(x, coefficients));
+}
+
+// 2^x to 2^-17 of itself for x in [-100, 0], for weights that become integers.
+template <class L>
+LOWATT_ALWAYS_INLINE typename Ops<L>::Float coarse_exp2(typename Ops<L>::Float x) noexcept {
+  constexpr float coefficients[] = {0x1.3a02c2p-7f, 0x1.c9fc4ap-5f, 0x1.ec0378p-3f, 0x1.62e12cp-1f};
+  return exp2_by<L>(x, coefficients);
 }
 
 // The same for one number.

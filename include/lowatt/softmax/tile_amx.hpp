@@ -16,7 +16,7 @@
 // Layout       pack_half.hpp, pack_int8.hpp. int8 values are exact in bf16; they are expanded once
 //              for a block of queries.
 // Accuracy     relative L2 error 5e-3 against float64 on the same rounded inputs (about 1.5e-3 is
-//              seen). A weight is off by up to 2^-9 of itself for its rounding and 2^-13.7 for the
+//              seen). A weight is off by up to 2^-8 of itself for its rounding and 2^-13.7 for the
 //              polynomial; outputs are divided by the sum of the rounded weights. Sums are float32
 //              over 64 tiles of keys and double beyond, so that errors do not grow with the number
 //              of keys. Tile products take subnormal numbers for zero, among operands and
