@@ -7,6 +7,7 @@
 #include "../inhibitor/kernel_fp32.hpp"
 #include "../inhibitor/kernel_int16.hpp"
 #include "../inhibitor/params.hpp"
+#include "../quant/bit_planes.hpp"
 #include "adapter.hpp"
 
 LOWATT_API_BEGIN
