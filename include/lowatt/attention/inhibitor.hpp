@@ -2,7 +2,6 @@
 #pragma once
 
 #include "../core/rows.hpp"
-#include "../inhibitor/calibrate.hpp"
 #include "../inhibitor/kernel.hpp"
 #include "../inhibitor/kernel_fp32.hpp"
 #include "../inhibitor/kernel_int16.hpp"
@@ -48,7 +47,10 @@ struct Adapter<Inhibitor> {
     calibration.value_absmax = absmax_per_head(v);
     bool is_whole = !calibration.value_absmax.empty();
     if (mechanism.planes > 0) {
-      calibration.clip = inhibitor_clips(mechanism, q, k);
+      calibration.clip =
+          mechanism.clip.given
+              ? Array<float>(k.batch * k.heads, static_cast<float>(mechanism.clip.value))
+              : shared_absmax_per_head(q, k);
       is_whole = is_whole && !calibration.clip.empty();
     } else {
       calibration.query_absmax = absmax_per_head(q);
@@ -65,22 +67,13 @@ struct Adapter<Inhibitor> {
                       const CacheShape& shape) noexcept {
     if (is_fp32(mechanism)) return {};
     const Index entries = shape.batch * shape.kv_heads;
-    if (Status status = detail::check_absmax("value_absmax", calibration.value_absmax, entries);
-        !status.ok())
-      return status;
-    if (mechanism.planes > 0)
-      return mechanism.clip.given ? Status{}
-                                  : detail::check_absmax("clip", calibration.clip, entries);
-    if (calibration.query_absmax.empty() || calibration.query_absmax.size() % entries != 0)
-      return failure(StatusCode::invalid_argument,
-                     "calibration.query_absmax has %td entries; a multiple of batch * kv_heads = "
-                     "%td is needed, since queries and keys share a scale",
-                     calibration.query_absmax.size(), entries);
-    if (Status status = detail::check_absmax("query_absmax", calibration.query_absmax,
-                                             calibration.query_absmax.size());
-        !status.ok())
-      return status;
-    return detail::check_absmax("key_absmax", calibration.key_absmax, entries);
+    Status status;
+    if (mechanism.planes == 0)
+      status = check_shared_scale(calibration, entries);
+    else if (!mechanism.clip.given)
+      status = detail::check_absmax("clip", calibration.clip, entries);
+    return status.ok() ? detail::check_absmax("value_absmax", calibration.value_absmax, entries)
+                       : status;
   }
 
   static Status check_queries(const Inhibitor& mechanism, const Calibration& calibration,
@@ -229,6 +222,18 @@ struct Adapter<Inhibitor> {
   // The largest step of an integer precision.
   static int limit(const Inhibitor& mechanism) noexcept {
     return mechanism.precision == Precision::int16 ? int16_limit : width(mechanism).limit();
+  }
+  static Status check_shared_scale(const Calibration& calibration, Index entries) noexcept {
+    const Array<float>& query_absmax = calibration.query_absmax;
+    if (query_absmax.empty() || query_absmax.size() % entries != 0)
+      return failure(StatusCode::invalid_argument,
+                     "calibration.query_absmax has %td entries; a multiple of batch * kv_heads = "
+                     "%td is needed, since queries and keys share a scale",
+                     query_absmax.size(), entries);
+    if (Status status = detail::check_absmax("query_absmax", query_absmax, query_absmax.size());
+        !status.ok())
+      return status;
+    return detail::check_absmax("key_absmax", calibration.key_absmax, entries);
   }
   // One scale for a KV head's keys and all its query heads: a distance needs one unit.
   static SymmetricScale shared_scale(const Inhibitor& mechanism, const Calibration& calibration,

@@ -6,7 +6,6 @@
 #include "../quant/bit_planes.hpp"
 #include "../quant/calibration.hpp"
 #include "../quant/quantized_tensor.hpp"
-#include "calibrate.hpp"
 #include "params.hpp"
 
 LOWATT_API_BEGIN
@@ -228,8 +227,10 @@ Status inhibitor_reference_levels(const Inhibitor& mechanism, View<const float> 
                                   const Calibration* given = nullptr) noexcept {
   const double scale = mechanism.scale.or_else(default_scale(q.dim));
   const Index group = q.heads / k.heads;
-  const Array<float> clips = given_or(mechanism.clip.given ? nullptr : given, &Calibration::clip,
-                                      [&] { return inhibitor_clips(mechanism, q, k); });
+  const Array<float> clips =
+      mechanism.clip.given
+          ? Array<float>(k.batch * k.heads, static_cast<float>(mechanism.clip.value))
+          : given_or(given, &Calibration::clip, [&] { return shared_absmax_per_head(q, k); });
   const Array<float> value_absmax =
       given_or(given, &Calibration::value_absmax, [&] { return absmax_per_head(v); });
   if (clips.empty())

@@ -54,6 +54,19 @@ inline Array<float> absmax_per_head(View<const float> x) noexcept {
   return absmax;
 }
 
+// The largest absolute finite value of each KV head's keys and of the queries that use it: [batch *
+// kv_heads]. Empty when memory runs out.
+inline Array<float> shared_absmax_per_head(View<const float> q, View<const float> k) noexcept {
+  const Index group = q.heads / k.heads;
+  Array<float> absmax = absmax_per_head(k);
+  for (Index i = 0; i < absmax.size(); ++i)
+    for (Index h = 0; h < group; ++h) {
+      const float of_query = head_absmax(q, i / k.heads, i % k.heads * group + h);
+      absmax[i] = of_query > absmax[i] ? of_query : absmax[i];
+    }
+  return absmax;
+}
+
 // Mean of each channel over the tokens of one head, in double, rounded to float32: mean[dim].
 inline void channel_means(View<const float> x, Index b, Index head, float* mean) noexcept {
   constexpr Index block = 64;  // channels summed side by side: rows are read in order
