@@ -67,7 +67,7 @@ struct Adapter<Inhibitor> {
                       const CacheShape& shape) noexcept {
     if (is_fp32(mechanism)) return {};
     const Index entries = shape.batch * shape.kv_heads;
-    Status status;
+    Status status{};
     if (mechanism.planes == 0)
       status = check_shared_scale(calibration, entries);
     else if (!mechanism.clip.given)

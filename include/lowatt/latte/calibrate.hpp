@@ -318,7 +318,7 @@ class LatteMeter {
   View<const float> k_, v_;
   Index b_ = 0, g_ = 0;
   NibbleSplit split_ = NibbleSplit::round;
-  SymmetricScale key_scale_, value_scale_;
+  SymmetricScale key_scale_{}, value_scale_{};
   Array<std::int16_t> key_, key_high_;  // [tokens][head_dim]
   Array<float> value_;                  // [tokens][value_dim]: integers, or fp32 as given
 
