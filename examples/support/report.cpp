@@ -39,6 +39,15 @@ __attribute__((format(printf, 1, 2))) std::string text(const char* format, ...) 
   return buffer;
 }
 
+void add_extents(nlohmann::ordered_json& report, const Tensors& tensors) {
+  report["query_heads"] = tensors.q.heads;
+  report["kv_heads"] = tensors.k.heads;
+  report["queries"] = tensors.q.tokens;
+  report["keys"] = tensors.k.tokens;
+  report["head_dim"] = tensors.q.dim;
+  report["value_dim"] = tensors.v.dim;
+}
+
 std::string text(const std::optional<double>& value, const char* format) {
   if (!value) return "-";
   char buffer[64];
@@ -134,12 +143,7 @@ std::string json_report(const AttendOptions& options, const Tensors& tensors, co
   report["mechanism"] = options.mechanism_name;
   report["precision"] = precision_name(options.mechanism);
   report["arch"] = job.level;
-  report["query_heads"] = tensors.q.heads;
-  report["kv_heads"] = tensors.k.heads;
-  report["queries"] = tensors.q.tokens;
-  report["keys"] = tensors.k.tokens;
-  report["head_dim"] = tensors.q.dim;
-  report["value_dim"] = tensors.v.dim;
+  add_extents(report, tensors);
   report["threads"] = options.job.threads;
   report["seconds"] = seconds;
   report["pack_seconds"] = job.pack_seconds;
@@ -179,12 +183,7 @@ std::string json_report(const CallOptions& options, const Tensors& tensors,
   nlohmann::ordered_json report;
   report["mechanism"] = options.mechanism_name;
   report["precision"] = precision_name(options.mechanism);
-  report["query_heads"] = tensors.q.heads;
-  report["kv_heads"] = tensors.k.heads;
-  report["queries"] = tensors.q.tokens;
-  report["keys"] = tensors.k.tokens;
-  report["head_dim"] = tensors.q.dim;
-  report["value_dim"] = tensors.v.dim;
+  add_extents(report, tensors);
   report["seconds"] = calibrated.seconds;
   report["ns_per_pair"] = ns_per_pair(calibrated.seconds, tensors);
   const auto add = [&report](const char* name, const auto& values) {

@@ -72,6 +72,12 @@ inline Status check_clip(const Setting& clip) noexcept {
   return {};
 }
 
+// A given clip goes before the Calibration's.
+inline float head_clip(const Setting& clip, const Calibration& calibration,
+                       Index kv_entry) noexcept {
+  return clip.given ? static_cast<float>(clip.value) : calibration.clip[kv_entry];
+}
+
 // The 8-bit scale of one head.
 inline SymmetricScale head_scale(const Array<float>& absmax, Index entry) noexcept {
   return symmetric_scale(absmax[entry], int8_limit);

@@ -37,9 +37,10 @@ struct Adapter<Bitformer> {
     calibration.value_absmax = absmax_per_head(v);
     if (mechanism.center_keys) calibration.key_mean = channel_means(k);
     if (has_clip(mechanism))
-      calibration.clip = mechanism.clip.given
-                             ? Array<float>(k.batch * k.heads, given_clip(mechanism))
-                             : default_clips(k, calibration.key_mean.data());
+      calibration.clip =
+          mechanism.clip.given
+              ? Array<float>(k.batch * k.heads, static_cast<float>(mechanism.clip.value))
+              : default_clips(k, calibration.key_mean.data());
     calibration.temperature = Array<double>(q.batch * q.heads);
     if (calibration.value_absmax.empty() || calibration.temperature.empty() ||
         (mechanism.center_keys && calibration.key_mean.empty()) ||
@@ -153,9 +154,6 @@ struct Adapter<Bitformer> {
   static bool has_clip(const Bitformer& mechanism) noexcept {
     return resolve(mechanism.encoding, mechanism.planes) == BitEncoding::thermometer;
   }
-  static float given_clip(const Bitformer& mechanism) noexcept {
-    return static_cast<float>(mechanism.clip.value);
-  }
   static Status check_key_mean(const Array<float>& mean, Index expected) noexcept {
     if (mean.size() != expected)
       return failure(StatusCode::invalid_argument,
@@ -169,9 +167,8 @@ struct Adapter<Bitformer> {
   }
   static BitThresholds thresholds_of(const Bitformer& mechanism, const Calibration& calibration,
                                      Index kv_entry) noexcept {
-    float clip = 0;
-    if (has_clip(mechanism))
-      clip = mechanism.clip.given ? given_clip(mechanism) : calibration.clip[kv_entry];
+    const float clip =
+        has_clip(mechanism) ? detail::head_clip(mechanism.clip, calibration, kv_entry) : 0.0f;
     return bit_thresholds(mechanism.encoding, mechanism.planes, clip);
   }
   // How many entries of a table, which never grow, come before the zeros.

@@ -164,8 +164,8 @@ struct Adapter<Inhibitor> {
     };
     if (mechanism.planes > 0) {
       const BitThresholds thresholds = thresholds_of(mechanism, calibration, head.kv_entry());
-      const float step =
-          thermometer_step(mechanism.planes, clip_of(mechanism, calibration, head.kv_entry()));
+      const float step = thermometer_step(
+          mechanism.planes, detail::head_clip(mechanism.clip, calibration, head.kv_entry()));
       arguments.thresholds = thresholds.value;
       run(table.inhibitor_int8, inhibitor_constants(scale, step, value.scale, mechanism.alpha));
       return;
@@ -204,15 +204,10 @@ struct Adapter<Inhibitor> {
                      precision_name(mechanism.precision), mechanism.planes);
     return {};
   }
-  static float clip_of(const Inhibitor& mechanism, const Calibration& calibration,
-                       Index kv_entry) noexcept {
-    return mechanism.clip.given ? static_cast<float>(mechanism.clip.value)
-                                : calibration.clip[kv_entry];
-  }
   static BitThresholds thresholds_of(const Inhibitor& mechanism, const Calibration& calibration,
                                      Index kv_entry) noexcept {
     return bit_thresholds(BitEncoding::thermometer, mechanism.planes,
-                          clip_of(mechanism, calibration, kv_entry));
+                          detail::head_clip(mechanism.clip, calibration, kv_entry));
   }
   static Status check_most(const char* name, Index given, Index most) noexcept {
     if (given <= most) return {};

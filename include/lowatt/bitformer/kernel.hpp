@@ -137,24 +137,12 @@ LOWATT_ALWAYS_INLINE Index bitformer_workspace_bytes(int planes, Index head_dim,
          rows * round_up(keys, tile_keys) * bit_distance_bytes(planes, head_dim);
 }
 
-// The tiles of which every row sees every key: hidden keys need no care there.
-LOWATT_ALWAYS_INLINE VisibleRange bitformer_full_tiles(const BlockArguments& block) noexcept {
-  if (block.visible_words != nullptr) return {};
-  VisibleRange common = block.visible[0];
-  for (Index r = 1; r < block.rows; ++r) {
-    const VisibleRange& row = block.visible[r];
-    common.begin = row.begin > common.begin ? row.begin : common.begin;
-    common.end = row.end < common.end ? row.end : common.end;
-  }
-  return {(common.begin + tile_keys - 1) / tile_keys, common.end / tile_keys};
-}
-
-// Calls each(t, whether it is full) for the tiles of which any row sees anything.
+// Calls each(t, whether every row sees every key) for the tiles of which any row sees anything.
 template <class Each>
 LOWATT_ALWAYS_INLINE void for_visible_tiles(const BlockArguments& block, Each&& each) noexcept {
-  const VisibleRange full_tiles = bitformer_full_tiles(block);
+  const VisibleRange common = block.seen_by_all();
   for (Index t = block.tile_begin; t < block.tile_end; ++t) {
-    const bool is_full = t >= full_tiles.begin && t < full_tiles.end;
+    const bool is_full = t * tile_keys >= common.begin && (t + 1) * tile_keys <= common.end;
     if (is_full || block.tile_is_visible(t)) each(t, is_full);
   }
 }

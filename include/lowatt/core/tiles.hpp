@@ -72,6 +72,17 @@ struct BlockArguments {
     return count;
   }
 
+  // Keys that every row sees, as far as ranges tell: none where there are words.
+  LOWATT_ALWAYS_INLINE VisibleRange seen_by_all() const noexcept {
+    if (visible_words != nullptr || rows == 0) return {};
+    VisibleRange common = visible[0];
+    for (Index r = 1; r < rows; ++r) {
+      common.begin = visible[r].begin > common.begin ? visible[r].begin : common.begin;
+      common.end = visible[r].end < common.end ? visible[r].end : common.end;
+    }
+    return common;
+  }
+
   // Whether any row sees a key of tile t.
   LOWATT_ALWAYS_INLINE bool tile_is_visible(Index t) const noexcept {
     for (Index r = 0; r < rows; ++r)
@@ -87,15 +98,8 @@ struct TileRows {
   Index count = 0;  // rows that see a key of the tile,
   Index row[most];  // ascending
 
-  LOWATT_ALWAYS_INLINE explicit TileRows(const BlockArguments& block) noexcept : block_(block) {
-    if (block.visible_words != nullptr || block.rows == 0) return;
-    common_ = block.visible[0];
-    for (Index r = 1; r < block.rows; ++r) {
-      const VisibleRange& other = block.visible[r];
-      common_.begin = other.begin > common_.begin ? other.begin : common_.begin;
-      common_.end = other.end < common_.end ? other.end : common_.end;
-    }
-  }
+  LOWATT_ALWAYS_INLINE explicit TileRows(const BlockArguments& block) noexcept
+      : block_(block), common_(block.seen_by_all()) {}
 
   // Goes to tile t; false where no row sees any of it.
   LOWATT_ALWAYS_INLINE bool see(Index t) noexcept {
@@ -114,7 +118,7 @@ struct TileRows {
 
  private:
   const BlockArguments& block_;
-  VisibleRange common_{};  // keys that every row sees
+  VisibleRange common_;  // keys that every row sees
   bool whole_ = false;
   std::uint64_t word_[most];
 };
