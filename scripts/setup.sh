@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Usage: setup.sh build|test|sanitize
-# Installs the Debian packages that are missing for building, for the tests, or for the tests under
-# clang's sanitizers. Does nothing when all are there.
+# Usage: setup.sh build|test|sanitize|training
+# Installs the Debian packages that are missing for building, for the tests, for the tests under
+# clang's sanitizers, or for training. Does nothing when all are there.
 set -euo pipefail
 
 packages=(g++ cmake ninja-build ccache libeigen3-dev libxsimd-dev libgtest-dev libbenchmark-dev
@@ -10,8 +10,10 @@ case ${1-} in
   build) ;;
   test) packages+=(qemu-user) ;;
   sanitize) packages+=(clang libclang-rt-14-dev) ;;
+  # libtorch runs with any BLAS, with the reference one at a small part of the speed.
+  training) packages+=(libtorch-dev libopenblas0-pthread python3-matplotlib) ;;
   *)
-    echo "usage: scripts/setup.sh build|test|sanitize" >&2
+    echo "usage: scripts/setup.sh build|test|sanitize|training" >&2
     exit 2 ;;
 esac
 
