@@ -100,8 +100,7 @@ void expect_masks_hide(
     lowatt::KvCache<M> cache({1, 1, head_dim, value_dim, keys}, calibration, mechanism);
     cache.append(inputs.k.view(), inputs.v.view());
     const std::byte* pages[tiles];
-    for (Index t = 0; t < tiles; ++t)
-      pages[t] = t == absent ? nullptr : cache.tiles(0, 0).tile(t);
+    for (Index t = 0; t < tiles; ++t) pages[t] = t == absent ? nullptr : cache.tiles(0, 0).tile(t);
 
     lowatt::BlockArguments block;
     block.query = inputs.q.view().data;
