@@ -5,6 +5,7 @@
 #include <cmath>
 #include <exception>
 
+#include "matrix_product.hpp"
 #include "thread_pool.hpp"
 #include "timing.hpp"
 
@@ -26,12 +27,7 @@ std::array<float, 256> normalized_pixels() {
   return table;
 }
 
-void apply(const Linear& linear, const Matrix& x, Matrix& y) {
-  y.noalias() = x * linear.weight.transpose();
-  y.rowwise() += linear.bias;
-}
-
-void apply(const LayerNorm& norm, const Matrix& x, Matrix& y) {
+void normalize(const LayerNorm& norm, const Matrix& x, Matrix& y) {
   y.resize(x.rows(), x.cols());
   for (Index row = 0; row < x.rows(); ++row) {
     const float mean = x.row(row).mean();
@@ -46,8 +42,8 @@ void apply(const LayerNorm& norm, const Matrix& x, Matrix& y) {
 class Forward {
  public:
   Forward(const Transformer& model, const LayerAttention& attention, const LabelledImages& images,
-          const lowatt::LevelSetting& level)
-      : model_(model), attention_(attention), images_(images) {
+          lowatt::Level level)
+      : model_(model), attention_(attention), images_(images), level_(level) {
     options_.level = level;
   }
 
@@ -61,7 +57,7 @@ class Forward {
     for (std::size_t i = 0; i < model_.layers.size(); ++i)
       add_layer(model_.layers[i], attention_.layers[i], count);
 
-    apply(model_.norm, tokens_, normalized_);
+    normalize(model_.norm, tokens_, normalized_);
     Matrix means(count, model_.dim);
     for (Index i = 0; i < count; ++i)
       means.row(i) = normalized_.middleRows(i * model_.tokens, model_.tokens).colwise().mean();
@@ -74,6 +70,12 @@ class Forward {
   std::int64_t kept = 0;  // pairs that LATTE left
 
  private:
+  void apply(const Linear& linear, const Matrix& x, Matrix& y) const {
+    y.resize(x.rows(), linear.weight.rows());
+    matrix_product(level_, x.data(), linear.weight.data(), y.data(), x.rows(), x.cols(), y.cols());
+    y.rowwise() += linear.bias;
+  }
+
   void cut_into_patches(const std::uint8_t* image, Index position) {
     static const std::array<float, 256> normalized = normalized_pixels();
     const Index patch = model_.patch, across = images_.columns / patch;
@@ -87,14 +89,14 @@ class Forward {
   }
 
   void add_layer(const TransformerLayer& layer, const Mechanism& mechanism, Index count) {
-    apply(layer.norm1, tokens_, normalized_);
+    normalize(layer.norm1, tokens_, normalized_);
     apply(layer.query_key_value, normalized_, query_key_value_);
     attended_.resize(tokens_.rows(), model_.dim);
     seconds_in_attention += seconds_of([&] { attend(mechanism, count); });
     apply(layer.output, attended_, change_);
     tokens_ += change_;
 
-    apply(layer.norm2, tokens_, normalized_);
+    normalize(layer.norm2, tokens_, normalized_);
     apply(layer.up, normalized_, hidden_);
     hidden_ = hidden_.cwiseMax(0);
     apply(layer.down, hidden_, change_);
@@ -131,6 +133,7 @@ class Forward {
   const Transformer& model_;
   const LayerAttention& attention_;
   const LabelledImages& images_;
+  lowatt::Level level_;
   lowatt::Options options_;
   Matrix patches_, tokens_, normalized_, query_key_value_, attended_, change_, hidden_;
   std::vector<std::int64_t> kept_;
@@ -148,20 +151,20 @@ void require_fit(const Transformer& model, const LabelledImages& images) {
 }
 
 // The level that runs; refuses, before any thread starts, what the library refuses.
-std::string planned_level(const Transformer& model, const LayerAttention& attention,
-                          const lowatt::LevelSetting& level) {
+lowatt::Level planned_level(const Transformer& model, const LayerAttention& attention,
+                            const lowatt::LevelSetting& wanted) {
   const lowatt::Shape shape{.query_heads = model.heads,
                             .kv_heads = model.heads,
                             .queries = model.tokens,
                             .keys = model.tokens,
                             .head_dim = model.head_dim(),
                             .value_dim = model.head_dim()};
-  std::string name;
+  lowatt::Level level{};
   for (const Mechanism& mechanism : attention.layers)
-    name = with_parameters(mechanism, std::nullopt, [&](const auto& parameters) {
-      return lowatt::level_name(lowatt::plan(parameters, shape, {.level = level}).level());
+    level = with_parameters(mechanism, std::nullopt, [&](const auto& parameters) {
+      return lowatt::plan(parameters, shape, {.level = wanted}).level();
     });
-  return name;
+  return level;
 }
 
 }  // namespace
@@ -170,9 +173,9 @@ Classification classify(const Transformer& model, const LayerAttention& attentio
                         const LabelledImages& images, Index first, Index count,
                         const ClassifierOptions& options) {
   require_fit(model, images);
-  const lowatt::LevelSetting level = parse_level_name(options.level);
+  const lowatt::Level level = planned_level(model, attention, parse_level_name(options.level));
   Classification result;
-  result.level = planned_level(model, attention, level);
+  result.level = lowatt::level_name(level);
   result.logits.resize(count, model.classes);
 
   ThreadPool pool(options.threads);

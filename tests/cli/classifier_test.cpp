@@ -158,14 +158,16 @@ struct Case {
   Reference reference;
   double tolerance;  // of all logits' relative L2 distance
 };
+// Integers are exact once they are made: of floats that, summed in another order, may round to the
+// next one.
 const Case cases[] = {
     {"softmax", Precision::fp32, softmax<Precision::fp32>, 1e-5},
     {"softmax", Precision::int8, softmax<Precision::int8>, 5e-3},
     {"inhibitor", Precision::fp32, inhibitor<Precision::fp32>, 1e-5},
-    {"inhibitor", Precision::int8, inhibitor<Precision::int8>, 1e-5},
+    {"inhibitor", Precision::int8, inhibitor<Precision::int8>, 1e-3},
     {"latte", Precision::fp32, latte<Precision::fp32>, 2e-3},
     {"latte", Precision::int8, latte<Precision::int8>, 2e-3},
-    {"bitformer", Precision::int8, bitformer, 1e-5},
+    {"bitformer", Precision::int8, bitformer, 1e-3},
 };
 
 void expect_plain_models_logits(const Case& one, const Safetensors& file) {
