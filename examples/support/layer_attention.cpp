@@ -50,6 +50,7 @@ lowatt::Bitformer bitformer(const Transformer& model, const LearnedAttention& le
   lowatt::Bitformer bitformer;
   bitformer.scale = scale;
   bitformer.planes = model.attention == "bitformer" ? model.planes : default_planes;
+  bitformer.center_keys = model.attention == "bitformer" && model.center;
   if (learned.temperature) bitformer.temperature = *learned.temperature;
   if (learned.clip && bitformer.planes > 1) bitformer.clip = *learned.clip;
   return bitformer;

@@ -190,8 +190,10 @@ Transformer make_transformer(const Safetensors& file, const std::string& name) {
     model.center = reader.flag("center");
     model.normalize = reader.flag("normalize");
   }
-  if (model.attention == "bitformer")
+  if (model.attention == "bitformer") {
     model.planes = static_cast<int>(reader.number("planes", lowatt::max_planes));
+    model.center = file.metadata.contains("center") && reader.flag("center");
+  }
 
   model.embed = reader.linear("embed", model.dim, model.patch * model.patch);
   model.position = reader.matrix("position", model.tokens, model.dim);

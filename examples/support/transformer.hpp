@@ -47,8 +47,9 @@ struct TransformerLayer {
 struct Transformer {
   lowatt::Index dim = 0, heads = 0, feed_forward = 0, tokens = 0, patch = 0, classes = 0;
   std::string attention;  // softmax, inhibitor, latte or bitformer: what it was trained with
-  bool is_signed = true, center = false, normalize = false;  // of the Inhibitor
-  int planes = 0;                                            // of Bitformer
+  bool is_signed = true, normalize = false;  // of the Inhibitor
+  bool center = false;                       // scores of the Inhibitor, keys of Bitformer
+  int planes = 0;                            // of Bitformer
 
   Linear embed, head;
   Matrix position;  // [tokens, dim]

@@ -147,6 +147,7 @@ void bitformer(const Safetensors& file, const std::string& layer, View<const flo
                std::vector<lowatt::LatteCounts>&) {
   lowatt::Bitformer mechanism;
   mechanism.planes = std::stoi(file.metadata.at("planes"));
+  mechanism.center_keys = file.metadata.contains("center");
   mechanism.temperature = learned(file, layer + "temperature");
   if (mechanism.planes > 1) mechanism.clip = learned(file, layer + "clip");
   ASSERT_TRUE(lowatt::bitformer_reference(mechanism, q, k, v, out).ok());
@@ -209,6 +210,8 @@ TEST(Classifier, MatchesThePlainModelInEveryVariant) {
     expect_plain_models_logits(cases[3], file);
   }
   Safetensors file = test::tiny_model("bitformer");
+  file.metadata["center"] = "1";
+  expect_plain_models_logits(cases[6], file);
   file.metadata["planes"] = "1";
   for (const char* layer : {"layers.0.", "layers.1."})
     file.tensors.erase(std::string(layer) + "attention.clip");
