@@ -148,20 +148,9 @@ class HeaderParser {
   std::optional<std::vector<lowatt::Index>> shape_;
 };
 
-// Extents are positive; the division keeps every intermediate product within `limit`.
-std::optional<std::uint64_t> product_up_to(std::uint64_t limit,
-                                           const std::vector<lowatt::Index>& shape) {
-  std::uint64_t count = 1;
-  for (const lowatt::Index extent : shape) {
-    if (static_cast<std::uint64_t>(extent) > limit / count) return std::nullopt;
-    count *= static_cast<std::uint64_t>(extent);
-  }
-  return count;
-}
-
 }  // namespace
 
-NpyArray parse_npy(std::istream& in, std::uint64_t size, const std::string& name) {
+FloatArray parse_npy(std::istream& in, std::uint64_t size, const std::string& name) {
   if (size < 10) fail(name, "is not a .npy file: it has " + std::to_string(size) + " bytes");
   const std::string start = read_exactly(in, 8, name);
   if (!start.starts_with(magic))
@@ -185,11 +174,11 @@ NpyArray parse_npy(std::istream& in, std::uint64_t size, const std::string& name
                    std::to_string(size - header_at) + " left");
 
   const std::string header = read_exactly(in, static_cast<std::size_t>(header_size), name);
-  NpyArray array;
+  FloatArray array;
   array.shape = HeaderParser(header, name).shape_of_supported_array();
 
   const std::uint64_t data_size = size - header_at - header_size;
-  const auto count = product_up_to(data_size / sizeof(float), array.shape);
+  const auto count = elements_up_to(data_size / sizeof(float), array.shape);
   if (!count)
     fail(name, "is truncated: shape " + shape_text(array.shape) + " takes more than the " +
                    std::to_string(data_size) + " bytes behind its header");
@@ -203,7 +192,7 @@ NpyArray parse_npy(std::istream& in, std::uint64_t size, const std::string& name
   return array;
 }
 
-NpyArray read_npy(const std::string& path) {
+FloatArray read_npy(const std::string& path) {
   InputFile file = open_file(path);
   return parse_npy(file.in, file.size, path);
 }
@@ -224,14 +213,6 @@ void write_npy(const std::string& path, const std::vector<lowatt::Index>& shape,
                     {version_and_length, sizeof version_and_length},
                     header,
                     {reinterpret_cast<const char*>(data.data()), data.size() * sizeof(float)}});
-}
-
-std::string shape_text(const std::vector<lowatt::Index>& shape) {
-  if (shape.empty()) return "()";
-  std::string text;
-  for (const lowatt::Index extent : shape)
-    text += (text.empty() ? "" : " x ") + std::to_string(extent);
-  return text;
 }
 
 }  // namespace support

@@ -9,7 +9,7 @@ namespace support {
 namespace {
 
 Tensor load_tensor(const std::string& path) {
-  NpyArray array = read_npy(path);
+  FloatArray array = read_npy(path);
   const auto& shape = array.shape;
   if (shape.size() == 2) return {1, shape[0], shape[1], std::move(array.data)};
   if (shape.size() == 3) return {shape[0], shape[1], shape[2], std::move(array.data)};

@@ -26,8 +26,8 @@ double relative_l2(const std::vector<float>& got, const std::vector<float>& expe
   return std::sqrt(size > 0 ? difference / size : difference);
 }
 
-void expect_outputs(const json& golden, const support::NpyArray& got,
-                    const support::NpyArray& expected) {
+void expect_outputs(const json& golden, const support::FloatArray& got,
+                    const support::FloatArray& expected) {
   ASSERT_EQ(got.shape, expected.shape);
   const json& tolerance = golden["tolerance"];
   if (tolerance.contains("exact"))

@@ -13,8 +13,8 @@
 
 namespace {
 
+using support::FloatArray;
 using support::InputError;
-using support::NpyArray;
 
 std::string prelude(int major, std::size_t header_size) {
   std::string bytes = "\x93NUMPY";
@@ -34,7 +34,7 @@ std::string file(const std::string& header, std::size_t data_bytes, int major = 
   return prelude(major, header.size()) + header + std::string(data_bytes, '\0');
 }
 
-NpyArray parse(const std::string& bytes) {
+FloatArray parse(const std::string& bytes) {
   std::istringstream in(bytes);
   return support::parse_npy(in, bytes.size(), "x.npy");
 }
@@ -62,14 +62,14 @@ TEST(Npy, ReadsEveryFormatVersion) {
     const float values[6] = {1, -2, 0.5F, 0, 1e30F, -1e-30F};
     const std::string bytes = prelude(major, header.size()) + header +
                               std::string(reinterpret_cast<const char*>(values), sizeof values);
-    const NpyArray array = parse(bytes);
+    const FloatArray array = parse(bytes);
     EXPECT_EQ(array.shape, (std::vector<lowatt::Index>{2, 3}));
     EXPECT_EQ(array.data, std::vector<float>(values, values + 6));
   }
 }
 
 TEST(Npy, ReadsKeysInAnyOrderAndBothQuotes) {
-  const NpyArray array =
+  const FloatArray array =
       parse(file("{\"shape\":(1,2,3),\"fortran_order\":False,\"descr\":\"<f4\"}\n", 24));
   EXPECT_EQ(array.shape, (std::vector<lowatt::Index>{1, 2, 3}));
 }
@@ -179,7 +179,7 @@ TEST(Npy, WritesWhatItReads) {
     std::vector<float> data(24);
     for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<float>(i) - 7.25F;
     support::write_npy(path, shape, data);
-    const NpyArray array = support::read_npy(path);
+    const FloatArray array = support::read_npy(path);
     EXPECT_EQ(array.shape, shape);
     EXPECT_EQ(array.data, data);
     // Data starts at a multiple of 64 bytes, as NumPy writes it, and no temporary file is left.
@@ -192,7 +192,7 @@ TEST(Npy, WritesSpecialValuesBitForBit) {
   const TemporaryFolder folder;
   const float infinity = std::numeric_limits<float>::infinity();
   support::write_npy(folder / "a.npy", {1, 3}, {infinity, -0.0F, std::nanf("")});
-  const NpyArray array = support::read_npy(folder / "a.npy");
+  const FloatArray array = support::read_npy(folder / "a.npy");
   EXPECT_EQ(array.data[0], infinity);
   EXPECT_TRUE(std::signbit(array.data[1]));
   EXPECT_TRUE(std::isnan(array.data[2]));

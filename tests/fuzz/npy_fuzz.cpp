@@ -10,7 +10,7 @@
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
   std::istringstream in(std::string(reinterpret_cast<const char*>(bytes), size));
   try {
-    const support::NpyArray array = support::parse_npy(in, size, "fuzz.npy");
+    const support::FloatArray array = support::parse_npy(in, size, "fuzz.npy");
     lowatt::Index count = 1;
     for (const lowatt::Index extent : array.shape) count *= extent;
     if (static_cast<std::size_t>(count) != array.data.size()) std::abort();

@@ -127,7 +127,7 @@ inline std::vector<GoldenCase> load_golden_cases(const std::string& folder) {
 }
 
 inline Tensor<> load_tensor(const std::string& path) {
-  support::NpyArray array = support::read_npy(path);
+  support::FloatArray array = support::read_npy(path);
   if (array.shape.size() == 2) array.shape.insert(array.shape.begin(), 1);
   Tensor<> tensor(1, array.shape.at(0), array.shape.at(1), array.shape.at(2));
   tensor.data = std::move(array.data);
