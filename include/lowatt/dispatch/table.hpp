@@ -4,12 +4,14 @@
 #include "../arch/tags.hpp"
 #include "../bitformer/kernel.hpp"
 #include "../bitformer/tile_amx.hpp"
+#include "../inhibitor/gradient.hpp"
 #include "../inhibitor/kernel.hpp"
 #include "../inhibitor/kernel_fp32.hpp"
 #include "../inhibitor/kernel_int16.hpp"
 #include "../latte/dense.hpp"
 #include "../latte/kernel.hpp"
 #include "../latte/scores_amx.hpp"
+#include "../softmax/gradient.hpp"
 #include "../softmax/kernel.hpp"
 #include "../softmax/tile_amx.hpp"
 
@@ -28,6 +30,14 @@ struct Kernel {
   void (*finish)(const ArgumentsOf&) noexcept;
 };
 
+// The training form of one mechanism: outputs of all queries of one query head, and gradients.
+template <class ArgumentsOf>
+struct TrainingKernel {
+  using Arguments = ArgumentsOf;
+  void (*forward)(const ArgumentsOf&) noexcept;
+  void (*gradient)(const ArgumentsOf&) noexcept;
+};
+
 struct KernelTable {
   Level level;
   Kernel<InhibitorPackArguments, InhibitorArguments> inhibitor_int8;
@@ -41,6 +51,8 @@ struct KernelTable {
   LatteDenseKernel
       latte_dense;  // in the place of accumulate and finish, together with softmax_int8
   Kernel<BitformerPackArguments, BitformerArguments> bitformer;
+  TrainingKernel<InhibitorTrainingArguments> inhibitor_training;
+  TrainingKernel<SoftmaxTrainingArguments> softmax_training;
 };
 
 // The table of level L; needs a unit whose flags allow L.
@@ -65,6 +77,8 @@ inline constexpr KernelTable kernel_table = {
     latte_dense_kernel<L>,
     {bitformer_pack<L>, bitformer_prepare<L>, bitformer_statistic<L>, bitformer_accumulate<L>,
      bitformer_finish<L>},
+    {inhibitor_training_forward<L>, inhibitor_training_gradient<L>},
+    {softmax_training_forward<L>, softmax_training_gradient<L>},
 };
 
 }  // namespace lowatt
