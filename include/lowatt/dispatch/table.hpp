@@ -2,12 +2,14 @@
 #pragma once
 
 #include "../arch/tags.hpp"
+#include "../bitformer/gradient.hpp"
 #include "../bitformer/kernel.hpp"
 #include "../bitformer/tile_amx.hpp"
 #include "../inhibitor/kernel.hpp"
 #include "../inhibitor/kernel_fp32.hpp"
 #include "../inhibitor/kernel_int16.hpp"
 #include "../latte/dense.hpp"
+#include "../latte/gradient.hpp"
 #include "../latte/kernel.hpp"
 #include "../latte/scores_amx.hpp"
 #include "../softmax/gradient.hpp"
@@ -51,6 +53,8 @@ struct KernelTable {
       latte_dense;  // in the place of accumulate and finish, together with softmax_int8
   Kernel<BitformerPackArguments, BitformerArguments> bitformer;
   TrainingKernel<SoftmaxTrainingArguments> softmax_training;
+  TrainingKernel<SoftLatteTrainingArguments> soft_latte_training;
+  TrainingKernel<BitformerTrainingArguments> bitformer_training;
 };
 
 // The table of level L; needs a unit whose flags allow L.
@@ -76,6 +80,8 @@ inline constexpr KernelTable kernel_table = {
     {bitformer_pack<L>, bitformer_prepare<L>, bitformer_statistic<L>, bitformer_accumulate<L>,
      bitformer_finish<L>},
     {softmax_training_forward<L>, softmax_training_gradient<L>},
+    {soft_latte_training_forward<L>, soft_latte_training_gradient<L>},
+    {bitformer_training_forward<L>, bitformer_training_gradient<L>},
 };
 
 }  // namespace lowatt
