@@ -6,6 +6,7 @@
 #include "attention/bitformer_gradient.hpp"  // IWYU pragma: export
 #include "attention/gradient.hpp"            // IWYU pragma: export
 #include "attention/inhibitor.hpp"           // IWYU pragma: export
+#include "attention/inhibitor_gradient.hpp"  // IWYU pragma: export
 #include "attention/latte.hpp"               // IWYU pragma: export
 #include "attention/latte_gradient.hpp"      // IWYU pragma: export
 #include "attention/latte_report.hpp"        // IWYU pragma: export

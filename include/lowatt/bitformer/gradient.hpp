@@ -190,7 +190,7 @@ void bitformer_training_forward(const BitformerTrainingArguments& a) noexcept {
       }
     clear_rows(out, block.rows, a.value_dim);
     for (Index begin = 0; begin < block.end; begin += tile_keys) {
-      const Index end = begin + tile_keys < block.end ? begin + tile_keys : block.end;
+      const Index end = block.tile_end(begin);
       add_to_queries<L, MultiplyStep<L>>(
           block, begin, end, workspace.scores + begin * gradient_rows, a.value, a.value_dim, out);
     }
@@ -288,7 +288,7 @@ void bitformer_training_gradient(const BitformerTrainingArguments& a) noexcept {
     clear_rows(query_gradient, block.rows, dim);
 
     for (Index begin = 0; begin < block.end; begin += tile_keys) {
-      const Index end = begin + tile_keys < block.end ? begin + tile_keys : block.end;
+      const Index end = block.tile_end(begin);
       pair_sums<L, MultiplyStep<L>>(a.value.from(begin), end - begin, workspace.out_gradient,
                                     a.value_dim, workspace.gradient);
       hide_pairs(block, begin, end, workspace.gradient, 0.0f);

@@ -251,7 +251,7 @@ void soft_latte_statistics(const SoftLatteTrainingArguments& a, const GradientBl
   rows.sum.fill(0);
   rows.masks.fill(0);
   for (Index begin = 0; begin < block.end; begin += tile_keys) {
-    const Index end = begin + tile_keys < block.end ? begin + tile_keys : block.end;
+    const Index end = block.tile_end(begin);
     soft_latte_add_sums<L>(workspace.low + begin * gradient_rows,
                            soft_latte_scores<L>(a, block, begin, end), end - begin, rows);
   }
@@ -300,7 +300,7 @@ void soft_latte_training_forward(const SoftLatteTrainingArguments& a) noexcept {
     for (Index r = 0; r < block.rows; ++r) masks += static_cast<double>(rows.masks.lane[r]);
     clear_rows(out, block.rows, a.value_dim);
     for (Index begin = 0; begin < block.end; begin += tile_keys) {
-      const Index end = begin + tile_keys < block.end ? begin + tile_keys : block.end;
+      const Index end = block.tile_end(begin);
       soft_latte_weights<L>(workspace.low + begin * gradient_rows,
                             soft_latte_scores<L>(a, block, begin, end), end - begin, rows,
                             workspace.weight);
@@ -391,7 +391,7 @@ void soft_latte_training_gradient(const SoftLatteTrainingArguments& a) noexcept 
     if (a.quantised) clear_rows({workspace.low_query_gradient, dim}, block.rows, dim);
 
     for (Index begin = 0; begin < block.end; begin += tile_keys) {
-      const Index end = begin + tile_keys < block.end ? begin + tile_keys : block.end;
+      const Index end = block.tile_end(begin);
       const float* score = soft_latte_scores<L>(a, block, begin, end);
       pair_sums<L, MultiplyStep<L>>(a.value.from(begin), end - begin, workspace.out_gradient,
                                     a.value_dim, workspace.gradient);
