@@ -84,7 +84,7 @@ void expect_gradients(const Bitformer& mechanism, const Case& c) {
   const Form form(mechanism, c);
   std::vector<test::GradientParameter<Bitformer>> parameters;
   if (mechanism.temperature.given)
-    parameters.push_back({"temperature", &lowatt::Gradients::temperature,
+    parameters.push_back({"temperature", &lowatt::Gradients::temperature, 1e-5,
                           [](Bitformer& changed, double x) { changed.temperature.value += x; }});
   test::expect_gradients(
       mechanism, c,
@@ -113,7 +113,7 @@ TEST(BitformerGradient, Thermometer) {
 }
 
 // The integer kernel rounds probabilities and values to 8 bits; what it gives differs from the
-// training form by that alone. Measured on these tensors: 0.018 at most.
+// training form by that alone. Measured on these tensors: 0.015 at most, relative L2.
 TEST(BitformerGradient, TrainingFormAgreesWithTheIntegerKernel) {
   for (const std::string set : {"bitformer-real-sign", "bitformer-real-thermometer"}) {
     const std::string base = std::string(LOWATT_TEST_DATA) + "/" + set;
@@ -131,7 +131,7 @@ TEST(BitformerGradient, TrainingFormAgreesWithTheIntegerKernel) {
                                     training.view(), {}, {.causal = causal, .level = level});
             EXPECT_LE(
                 test::relative_l2(std::as_const(training).view(), std::as_const(integer).view()),
-                0.0)
+                0.02)
                 << set << ", " << planes << " planes, " << lowatt::level_name(level);
           }
         }
