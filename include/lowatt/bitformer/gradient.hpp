@@ -283,8 +283,7 @@ void bitformer_training_gradient(const BitformerTrainingArguments& a) noexcept {
     transpose_rows<L>(out_gradient, block.rows, a.value_dim, 1.0f, workspace.out_gradient);
     rows.mean.fill(0);
     for (Index r = 0; r < block.rows; ++r)
-      for (Index c = 0; c < a.value_dim; ++c)
-        rows.mean.lane[r] += out_gradient.row(r)[c] * a.out.row(first + r)[c];
+      rows.mean.lane[r] = dot_product<L>(out_gradient.row(r), a.out.row(first + r), a.value_dim);
     clear_rows(query_gradient, block.rows, dim);
 
     for (Index begin = 0; begin < block.end; begin += tile_keys) {

@@ -385,8 +385,7 @@ void soft_latte_training_gradient(const SoftLatteTrainingArguments& a) noexcept 
     rows.mean.fill(0);
     rows.low_sum.fill(0);
     for (Index r = 0; r < block.rows; ++r)
-      for (Index c = 0; c < a.value_dim; ++c)
-        rows.mean.lane[r] += out_gradient.row(r)[c] * a.out.row(first + r)[c];
+      rows.mean.lane[r] = dot_product<L>(out_gradient.row(r), a.out.row(first + r), a.value_dim);
     clear_rows(query_gradient, block.rows, dim);
     if (a.quantised) clear_rows({workspace.low_query_gradient, dim}, block.rows, dim);
 
