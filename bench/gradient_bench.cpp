@@ -117,6 +117,48 @@ Tensor inhibitor_signed(const Tensor& q, const Tensor& k, const Tensor& v) {
                 torch::cdist(z, negative.transpose(-2, -1), 1));
 }
 
+// A parameter of the mechanism, whose gradient libtorch computes too.
+Tensor parameter(double value) {
+  return torch::full({1}, value).requires_grad_(true);
+}
+
+constexpr double theta = 2, softness = 0.5, temperature = 0.01, clip = 1;
+Tensor latte(const Tensor& s, const Tensor& low, const Tensor& v) {
+  const Tensor x = (low - low.amax(-1, true) + parameter(theta)) / softness;
+  return (s + torch::log_sigmoid(x)).softmax(-1).matmul(v);
+}
+Tensor latte_exact(const Tensor& q, const Tensor& k, const Tensor& v) {
+  const Tensor s = q.matmul(k.transpose(-2, -1)) * scale_of(q);
+  return latte(s, s, v);
+}
+// x on four bits, with the gradient of x.
+Tensor on_four_bits(const Tensor& x, const Tensor& absmax) {
+  const Tensor unit = absmax / 127 * 16, detached = x.detach();
+  return x + ((detached / unit).round().clamp(-8, 7) * unit - detached);
+}
+Tensor latte_quantised(const Tensor& q, const Tensor& k, const Tensor& v) {
+  const Tensor low_q = on_four_bits(q, q.detach().abs().amax(-1, true));
+  const Tensor low_k = on_four_bits(k, k.detach().abs().amax({-2, -1}, true));
+  return latte(q.matmul(k.transpose(-2, -1)) * scale_of(q),
+               low_q.matmul(low_k.transpose(-2, -1)) * scale_of(q), v);
+}
+
+// The sum of products of bits, each of which has the gradient of x / clip within the clip.
+Tensor bitformer(const Tensor& q, const Tensor& k, const Tensor& v, int planes) {
+  const auto thresholds =
+      lowatt::bit_thresholds(lowatt::BitEncoding::automatic, planes, static_cast<float>(clip));
+  const Tensor passed_q = q.clamp(-clip, clip) / clip, passed_k = k.clamp(-clip, clip) / clip;
+  Tensor scores;
+  for (int t = 0; t < planes; ++t) {
+    const auto bits = [&](const Tensor& x, const Tensor& passed) {
+      return passed + ((x.detach() >= thresholds.value[t]) * 2.0f - 1.0f - passed.detach());
+    };
+    const Tensor product = bits(q, passed_q).matmul(bits(k, passed_k).transpose(-2, -1));
+    scores = t == 0 ? product : scores + product;
+  }
+  return (scores * parameter(temperature)).softmax(-1).matmul(v);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -128,6 +170,21 @@ int main(int argc, char** argv) {
   lowatt::Inhibitor one_sided = inhibitor;
   one_sided.is_signed = false;
   add("inhibitor_unsigned", one_sided, inhibitor_unsigned);
+  const auto of_theta = [](lowatt::Gradients& result, double* parameters) {
+    result.theta = parameters;
+  };
+  lowatt::SoftLatte soft{.theta = theta, .softness = softness, .quantised = false};
+  add("latte_exact", soft, latte_exact, of_theta);
+  soft.quantised = true;
+  add("latte", soft, latte_quantised, of_theta);
+  for (const int planes : {1, 4})
+    add(
+        "bitformer_" + std::to_string(planes),
+        lowatt::Bitformer{.planes = planes, .clip = clip, .temperature = temperature},
+        [planes](const Tensor& q, const Tensor& k, const Tensor& v) {
+          return bitformer(q, k, v, planes);
+        },
+        [](lowatt::Gradients& result, double* parameters) { result.temperature = parameters; });
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   benchmark::RunSpecifiedBenchmarks();

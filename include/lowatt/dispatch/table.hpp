@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../arch/tags.hpp"
+#include "../bitformer/gradient.hpp"
 #include "../bitformer/kernel.hpp"
 #include "../bitformer/tile_amx.hpp"
 #include "../inhibitor/gradient.hpp"
@@ -9,6 +10,7 @@
 #include "../inhibitor/kernel_fp32.hpp"
 #include "../inhibitor/kernel_int16.hpp"
 #include "../latte/dense.hpp"
+#include "../latte/gradient.hpp"
 #include "../latte/kernel.hpp"
 #include "../latte/scores_amx.hpp"
 #include "../softmax/gradient.hpp"
@@ -53,6 +55,8 @@ struct KernelTable {
   Kernel<BitformerPackArguments, BitformerArguments> bitformer;
   TrainingKernel<InhibitorTrainingArguments> inhibitor_training;
   TrainingKernel<SoftmaxTrainingArguments> softmax_training;
+  TrainingKernel<SoftLatteTrainingArguments> soft_latte_training;
+  TrainingKernel<BitformerTrainingArguments> bitformer_training;
 };
 
 // The table of level L; needs a unit whose flags allow L.
@@ -79,6 +83,8 @@ inline constexpr KernelTable kernel_table = {
      bitformer_finish<L>},
     {inhibitor_training_forward<L>, inhibitor_training_gradient<L>},
     {softmax_training_forward<L>, softmax_training_gradient<L>},
+    {soft_latte_training_forward<L>, soft_latte_training_gradient<L>},
+    {bitformer_training_forward<L>, bitformer_training_gradient<L>},
 };
 
 }  // namespace lowatt

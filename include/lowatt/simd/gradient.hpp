@@ -173,6 +173,9 @@ struct QueryLanes {
   static constexpr int vectors = static_cast<int>(gradient_rows) / Ops<L>::lanes;
   alignas(64) float lane[gradient_rows];
 
+  LOWATT_ALWAYS_INLINE void fill(float value) noexcept {
+    for (float& x : lane) x = value;
+  }
   LOWATT_ALWAYS_INLINE Float load(int v) const noexcept {
     return Float::load_aligned(lane + v * Ops<L>::lanes);
   }
