@@ -164,6 +164,12 @@ TEST_F(RefusalGradient, Precision) {
          "precision is bf16; training is in fp32");
 }
 
+TEST_F(RefusalGradient, OtherMasksThanCausalOrder) {
+  options.window_left = 3;
+  expect(Softmax{}, StatusCode::unsupported,
+         "options.window_left is given; training knows causal order only");
+}
+
 TEST_F(RefusalGradient, Workspace) {
   alignas(64) std::byte small[64];
   options.workspace = small;

@@ -169,7 +169,7 @@ void bitformer_prepare_training_keys(const BitformerTrainingArguments& a) noexce
                         workspace.key_levels + j * a.head_dim);
 }
 
-// The forward pass of one a.
+// The forward pass of one head.
 template <class L>
 void bitformer_training_forward(const BitformerTrainingArguments& a) noexcept {
   using Float = typename Ops<L>::Float;
@@ -265,7 +265,7 @@ void bitformer_finish_keys(const BitformerTrainingArguments& a) noexcept {
   }
 }
 
-// The backward pass of one a.
+// The backward pass of one head.
 template <class L>
 void bitformer_training_gradient(const BitformerTrainingArguments& a) noexcept {
   const BitformerTrainingWorkspace workspace(a);

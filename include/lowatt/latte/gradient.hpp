@@ -278,7 +278,7 @@ void soft_latte_weights(const float* low, const float* score, Index keys,
   }
 }
 
-// Visible pairs of the a.
+// Visible pairs of the head.
 LOWATT_ALWAYS_INLINE double soft_latte_pairs(const GradientArguments& a) noexcept {
   double pairs = 0;
   for (Index i = 0; i < a.queries; ++i)
@@ -286,7 +286,7 @@ LOWATT_ALWAYS_INLINE double soft_latte_pairs(const GradientArguments& a) noexcep
   return pairs;
 }
 
-// The forward pass of one a.
+// The forward pass of one head.
 template <class L>
 void soft_latte_training_forward(const SoftLatteTrainingArguments& a) noexcept {
   const SoftLatteWorkspace workspace(a);
@@ -366,7 +366,7 @@ void soft_latte_best_gradient(const SoftLatteTrainingArguments& a, const Gradien
   }
 }
 
-// The backward pass of one a.
+// The backward pass of one head.
 template <class L>
 void soft_latte_training_gradient(const SoftLatteTrainingArguments& a) noexcept {
   const SoftLatteWorkspace workspace(a);
