@@ -17,6 +17,7 @@
 #include "cases.hpp"
 #include "ceiling.hpp"
 #include "eigen_baseline.hpp"
+#include "masks.hpp"
 
 namespace {
 
@@ -348,6 +349,7 @@ int main(int argc, char** argv) {
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
   benchmark::AddCustomContext("best level", lowatt::level_name(lowatt::cpu_level()));
   add_all();
+  bench::add_masks();
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();
 }
