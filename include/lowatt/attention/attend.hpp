@@ -2,6 +2,7 @@
 #pragma once
 
 #include "plan.hpp"
+#include "workspace.hpp"
 
 LOWATT_API_BEGIN
 
@@ -28,25 +29,12 @@ Status try_attend(View<const float> q, const KvCache<M>& cache, View<float> out,
   if (Status status = try_plan(plan, cache.mechanism(), shape, options); !status.ok())
     return status;
   const int workers = options.executor.workers();
-  if (workers < 1)
-    return failure(StatusCode::invalid_argument, "executor.workers() is %d; it must be at least 1",
-                   workers);
+  if (Status status = detail::check_workers(workers); !status.ok()) return status;
   const Index needed = plan.workspace_size(workers);
-  Array<std::byte> allocated;
-  std::byte* workspace = options.workspace;
-  if (workspace == nullptr) {
-    allocated = Array<std::byte>(needed);
-    if (allocated.size() != needed)
-      return failure(StatusCode::out_of_memory, "no memory for a workspace of %td bytes", needed);
-    workspace = allocated.data();
-  } else if (options.workspace_bytes < needed) {
-    return failure(StatusCode::invalid_argument, "workspace_bytes is %td; this call needs %td",
-                   options.workspace_bytes, needed);
-  } else if (reinterpret_cast<std::uintptr_t>(workspace) % Array<std::byte>::alignment != 0) {
-    return failure(StatusCode::invalid_argument, "workspace is at %p; it needs 64-byte alignment",
-                   static_cast<void*>(workspace));
-  }
-  const detail::ByteRange<std::byte> scratch{workspace, workspace + needed};
+  detail::Workspace workspace{};
+  if (Status status = detail::take_workspace(options, needed, workspace); !status.ok())
+    return status;
+  const detail::ByteRange<std::byte> scratch{workspace.data, workspace.data + needed};
   if (Status status = detail::first_failure(
           detail::check_apart("workspace", scratch, "q", detail::bytes_of(q)),
           detail::check_apart("workspace", scratch, "out", detail::bytes_of(out)));
@@ -64,7 +52,7 @@ Status try_attend(View<const float> q, const KvCache<M>& cache, View<float> out,
   }
   options.executor.run(plan.tasks(), [&](Index task, Index worker) {
     // Extents and mechanism are the plan's own: this cannot fail.
-    static_cast<void>(plan.run(task, worker, q, cache, out, workspace, options.kept));
+    static_cast<void>(plan.run(task, worker, q, cache, out, workspace.data, options.kept));
   });
   return {};
 }

@@ -2,14 +2,17 @@
 #pragma once
 
 #include "../arch/tags.hpp"
+#include "../bitformer/gradient.hpp"
 #include "../bitformer/kernel.hpp"
 #include "../bitformer/tile_amx.hpp"
 #include "../inhibitor/kernel.hpp"
 #include "../inhibitor/kernel_fp32.hpp"
 #include "../inhibitor/kernel_int16.hpp"
 #include "../latte/dense.hpp"
+#include "../latte/gradient.hpp"
 #include "../latte/kernel.hpp"
 #include "../latte/scores_amx.hpp"
+#include "../softmax/gradient.hpp"
 #include "../softmax/kernel.hpp"
 #include "../softmax/tile_amx.hpp"
 
@@ -28,6 +31,14 @@ struct Kernel {
   void (*finish)(const ArgumentsOf&) noexcept;
 };
 
+// The training form of one mechanism: outputs of all queries of one query head, and gradients.
+template <class ArgumentsOf>
+struct TrainingKernel {
+  using Arguments = ArgumentsOf;
+  void (*forward)(const ArgumentsOf&) noexcept;
+  void (*gradient)(const ArgumentsOf&) noexcept;
+};
+
 struct KernelTable {
   Level level;
   Kernel<InhibitorPackArguments, InhibitorArguments> inhibitor_int8;
@@ -41,6 +52,9 @@ struct KernelTable {
   LatteDenseKernel
       latte_dense;  // in the place of accumulate and finish, together with softmax_int8
   Kernel<BitformerPackArguments, BitformerArguments> bitformer;
+  TrainingKernel<SoftmaxTrainingArguments> softmax_training;
+  TrainingKernel<SoftLatteTrainingArguments> soft_latte_training;
+  TrainingKernel<BitformerTrainingArguments> bitformer_training;
 };
 
 // The table of level L; needs a unit whose flags allow L.
@@ -65,6 +79,9 @@ inline constexpr KernelTable kernel_table = {
     latte_dense_kernel<L>,
     {bitformer_pack<L>, bitformer_prepare<L>, bitformer_statistic<L>, bitformer_accumulate<L>,
      bitformer_finish<L>},
+    {softmax_training_forward<L>, softmax_training_gradient<L>},
+    {soft_latte_training_forward<L>, soft_latte_training_gradient<L>},
+    {bitformer_training_forward<L>, bitformer_training_gradient<L>},
 };
 
 }  // namespace lowatt

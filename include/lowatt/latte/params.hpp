@@ -29,6 +29,22 @@ struct Latte {
   Precision value_precision = Precision::int8;
 };
 
+// The training form: every visible key takes part, its weight multiplied by a soft mask that is
+// what the threshold becomes with a temperature, so that thresholds can be learnt.
+//   m_ij = sigmoid((low_ij - max_j low_ij + theta) / softness),  low in logits
+//   out_i = sum_j p_ij v_j,  p_ij = m_ij exp(s_ij) / sum_j m_ij exp(s_ij),  s_ij = scale * q_i .
+//   k_j
+// As softness goes to 0 the mask becomes Latte's survivors.
+struct SoftLatte {
+  Setting scale = {};   // as Latte's
+  PerHead theta = {};   // in logits, one for all query heads or one per query head; finite, >= 0
+  double softness = 1;  // in logits; finite, > 0
+  // Low scores from the four high bits as the integer kernel takes them; gradients pass through the
+  // rounding as if it were not there. Otherwise low = s, and all is smooth.
+  bool quantised = true;
+  NibbleSplit split = NibbleSplit::round;
+};
+
 LOWATT_API_END
 
 namespace lowatt {

@@ -2,6 +2,7 @@
 // double.
 #pragma once
 
+#include "../core/arithmetic.hpp"
 #include "../core/rows.hpp"
 #include "../quant/calibration.hpp"
 #include "../quant/quantized_tensor.hpp"
@@ -104,6 +105,104 @@ Status latte_reference(const Latte& mechanism, View<const float> q, View<const f
       if (counts != nullptr) counts[b * q.heads + h] = pairs;
     }
   return {};
+}
+
+// Functions of one number that the training form is made of, for real numbers. `gap` is a low score
+// less the row's maximum.
+struct SoftLatteSteps {
+  double scale, theta, softness;
+
+  template <ArithmeticWithProduct A>
+  A scaled(const A& dot) const {
+    return dot * scale;
+  }
+  template <ArithmeticWithProduct A>
+  A mask(const A& gap) const {
+    using arithmetic::lookup;
+    return lookup(gap,
+                  [this](double g) { return 1 / (1 + __builtin_exp(-(g + theta) / softness)); });
+  }
+  template <ArithmeticWithProduct A>
+  A log_mask(const A& gap) const {
+    using arithmetic::lookup;
+    return lookup(gap, [this](double g) {
+      const double x = (g + theta) / softness;
+      return (x < 0 ? x : 0) - __builtin_log1p(__builtin_exp(-__builtin_fabs(x)));
+    });
+  }
+  template <ArithmeticWithProduct A>
+  A weight(const A& difference) const {
+    using arithmetic::lookup;
+    return lookup(difference, [](double x) { return __builtin_exp(x); });
+  }
+  template <ArithmeticWithProduct A>
+  A inverse(const A& sum_of_weights) const {
+    using arithmetic::lookup;
+    return lookup(sum_of_weights, [](double x) { return 1 / x; });
+  }
+};
+
+// What a row of the training form reads: rows of head_dim numbers, values of value_dim. Low scores
+// are products of low_query and low_keys, which are query and keys themselves where low scores are
+// exact.
+template <class A>
+struct SoftLatteRow {
+  const A *query, *low_query;
+  const A *keys, *low_keys, *values;
+  Index head_dim, value_dim;
+  VisibleRange visible;  // of at least one key
+};
+
+// One row of the training form. Returns the sum of its mask.
+template <ArithmeticWithProduct A, class Steps>
+A soft_latte_row(const SoftLatteRow<A>& row, const Steps& steps, A* out) {
+  using arithmetic::max;
+  const auto score = [&](const A* query, const A* keys, Index j) {
+    const A* key = keys + j * row.head_dim;
+    A sum = query[0] * key[0];
+    for (Index c = 1; c < row.head_dim; ++c) sum = sum + query[c] * key[c];
+    return steps.scaled(sum);
+  };
+  const auto low = [&](Index j) { return score(row.low_query, row.low_keys, j); };
+  const Index first = row.visible.begin;
+  A best_low = low(first);
+  for (Index j = first + 1; j < row.visible.end; ++j) best_low = max(best_low, low(j));
+
+  const auto logit = [&](Index j) {
+    return score(row.query, row.keys, j) + steps.log_mask(low(j) - best_low);
+  };
+  A best = logit(first);
+  for (Index j = first + 1; j < row.visible.end; ++j) best = max(best, logit(j));
+
+  A total = steps.weight(logit(first) - best);
+  A masks = steps.mask(low(first) - best_low);
+  for (Index c = 0; c < row.value_dim; ++c) out[c] = total * row.values[first * row.value_dim + c];
+  for (Index j = first + 1; j < row.visible.end; ++j) {
+    const A weight = steps.weight(logit(j) - best);
+    total = total + weight;
+    masks = masks + steps.mask(low(j) - best_low);
+    for (Index c = 0; c < row.value_dim; ++c)
+      out[c] = out[c] + weight * row.values[j * row.value_dim + c];
+  }
+  const A inverse = steps.inverse(total);
+  for (Index c = 0; c < row.value_dim; ++c) out[c] = out[c] * inverse;
+  return masks;
+}
+
+// One head as low scores see it: what the high nibbles stand for. `absmax` of a whole head of keys;
+// null for queries, which have one per token. Empty when memory runs out.
+inline Array<double> latte_low_head(View<const float> x, Index b, Index head, NibbleSplit split,
+                                    const float* absmax) noexcept {
+  Array<double> rows(x.tokens * x.dim);
+  for (Index t = 0; t * x.dim < rows.size(); ++t) {
+    const float* row = x.row(b, head, t);
+    const SymmetricScale scale =
+        symmetric_scale(absmax != nullptr ? *absmax : finite_absmax(row, x.dim), int8_limit);
+    for (Index c = 0; c < x.dim; ++c)
+      rows[t * x.dim + c] = 16.0 * static_cast<double>(scale.scale) *
+                            high_nibble(quantize(row[c], scale.inverse, int8_limit), split);
+  }
+  return rows;
 }
 
 LOWATT_API_END

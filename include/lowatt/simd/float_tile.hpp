@@ -1,4 +1,4 @@
-// How 64 tokens of float32 keys and values lie in memory, and the register-blocked loops over them.
+// How 64 tokens of float32 keys and values lie in memory, and what is computed from them.
 // Per tile of 64 keys:
 //
 //   nonfinite  u64, padded to 64 bytes     bit j: the value of key j holds NaN or infinity
@@ -19,7 +19,7 @@
 #pragma once
 
 #include "../core/tiles.hpp"
-#include "ops.hpp"
+#include "float_product.hpp"
 
 namespace lowatt {
 
@@ -81,85 +81,6 @@ void float_pack(const PackArguments& tokens) noexcept {
     if (largest == exponent) nonfinite |= std::uint64_t{1} << slot;
     __builtin_memcpy(tile, &nonfinite, sizeof nonfinite);
   }
-}
-
-// Rows of floats at a stride in elements.
-struct ConstFloatRows {
-  const float* data = nullptr;
-  Index stride = 0;
-};
-struct FloatRows {
-  float* data = nullptr;
-  Index stride = 0;
-};
-
-// The step of a product. A step adds one term to a sum, a register at a time; `left` is the same
-// number in every lane.
-template <class L>
-struct MultiplyStep {
-  using Float = typename Ops<L>::Float;
-  static LOWATT_ALWAYS_INLINE Float add(Float sum, Float left, Float right) noexcept {
-    return Ops<L>::multiply_add(left, right, sum);
-  }
-};
-
-// out[r][c] (+)= sum_k step(left[r][k], right[k][c]) for Rows rows and Vectors registers of
-// columns, all sums in registers.
-template <class L, class Step, int Rows, int Vectors>
-void float_block(ConstFloatRows left, ConstFloatRows right, Index depth, FloatRows out,
-                 bool add) noexcept {
-  using Float = typename Ops<L>::Float;
-  constexpr int lanes = Ops<L>::lanes;
-  Float sum[Rows][Vectors];
-  LOWATT_UNROLL
-  for (int r = 0; r < Rows; ++r) {
-    LOWATT_UNROLL
-    for (int v = 0; v < Vectors; ++v) sum[r][v] = Float(0.0f);
-  }
-  for (Index k = 0; k < depth; ++k) {
-    Float vector[Vectors];
-    LOWATT_UNROLL
-    for (int v = 0; v < Vectors; ++v)
-      vector[v] = Float::load_unaligned(right.data + k * right.stride + v * lanes);
-    LOWATT_UNROLL
-    for (int r = 0; r < Rows; ++r) {
-      const Float scalar(left.data[r * left.stride + k]);
-      LOWATT_UNROLL
-      for (int v = 0; v < Vectors; ++v) sum[r][v] = Step::add(sum[r][v], scalar, vector[v]);
-    }
-  }
-  LOWATT_UNROLL
-  for (int r = 0; r < Rows; ++r) {
-    LOWATT_UNROLL
-    for (int v = 0; v < Vectors; ++v) {
-      float* target = out.data + r * out.stride + v * lanes;
-      if (add) sum[r][v] = sum[r][v] + Float::load_unaligned(target);
-      sum[r][v].store_unaligned(target);
-    }
-  }
-}
-
-// The same for any number of rows and a multiple of 16 columns. The right side is read in slices of
-// a few registers of columns, which stay in the first-level cache while all rows pass.
-template <class L, class Step>
-void float_combine(ConstFloatRows left, Index rows, ConstFloatRows right, Index depth,
-                   Index columns, FloatRows out, bool add) noexcept {
-  constexpr int together = 4, vectors = Ops<L>::block_vectors;
-  const auto slice = [&]<int Vectors>(Index c) {
-    const ConstFloatRows vector{right.data + c, right.stride};
-    Index r = 0;
-    for (; r + together <= rows; r += together)
-      float_block<L, Step, together, Vectors>({left.data + r * left.stride, left.stride}, vector,
-                                              depth, {out.data + r * out.stride + c, out.stride},
-                                              add);
-    for (; r < rows; ++r)
-      float_block<L, Step, 1, Vectors>({left.data + r * left.stride, left.stride}, vector, depth,
-                                       {out.data + r * out.stride + c, out.stride}, add);
-  };
-  Index c = 0;
-  for (; c + vectors * Ops<L>::lanes <= columns; c += vectors * Ops<L>::lanes)
-    slice.template operator()<vectors>(c);
-  for (; c < columns; c += Ops<L>::lanes) slice.template operator()<1>(c);
 }
 
 // scores[rows][64] of a block of queries with the keys of a tile.

@@ -53,7 +53,9 @@
 //                  to even; to_float (of 32-bit lanes); load_i8_as_float (`lanes` signed bytes);
 //                  quotient(a, divisor, inverse) of doubles: a / divisor, for integer divisors
 //                  below 2^49 of which inverse is the reciprocal;
-//                  load_f16, store_f16 (`lanes` numbers of half precision, as core/half.hpp)
+//                  load_f16, store_f16 (`lanes` numbers of half precision, as core/half.hpp);
+//                  load_lanes, store_lanes: the first `count` < lanes floats alone; others load as
+//                  0
 //   where dot4_parts is 1 (from avx512icl on): store_bytes(p, a, shift): the lowest byte of every
 //                  lane after a shift to the right; separate4(a): four registers in the order that
 //                  interleave4 leaves, back in the order of dims

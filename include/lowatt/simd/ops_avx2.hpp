@@ -277,6 +277,16 @@ struct Ops<arch::avx2> {
   static LOWATT_ALWAYS_INLINE void store_f16(void* p, Float a) noexcept {
     _mm_storeu_si128(static_cast<__m128i*>(p), _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
   }
+  static LOWATT_ALWAYS_INLINE __m256i lane_mask(Index count) noexcept {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)),
+                              _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  static LOWATT_ALWAYS_INLINE Float load_lanes(const float* p, Index count) noexcept {
+    return _mm256_maskload_ps(p, lane_mask(count));
+  }
+  static LOWATT_ALWAYS_INLINE void store_lanes(float* p, Float a, Index count) noexcept {
+    _mm256_maskstore_ps(p, lane_mask(count), a);
+  }
   static LOWATT_ALWAYS_INLINE float reduce_add(Float a) noexcept {
     const __m128 half = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     const __m128 pairs = _mm_add_ps(half, _mm_movehl_ps(half, half));

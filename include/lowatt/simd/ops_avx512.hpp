@@ -293,6 +293,12 @@ struct Ops<arch::avx512> {
   static LOWATT_ALWAYS_INLINE void store_f16(void* p, Float a) noexcept {
     _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
   }
+  static LOWATT_ALWAYS_INLINE Float load_lanes(const float* p, Index count) noexcept {
+    return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1u), p);
+  }
+  static LOWATT_ALWAYS_INLINE void store_lanes(float* p, Float a, Index count) noexcept {
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1u), a);
+  }
   static LOWATT_ALWAYS_INLINE float reduce_add(Float a) noexcept { return _mm512_reduce_add_ps(a); }
   static LOWATT_ALWAYS_INLINE float reduce_max(Float a) noexcept { return _mm512_reduce_max_ps(a); }
 

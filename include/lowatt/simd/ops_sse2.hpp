@@ -281,6 +281,16 @@ struct Ops<arch::sse2> {
     for (int l = 0; l < lanes; ++l) half[l] = f16_from_float(number[l]);
     __builtin_memcpy(p, half, sizeof half);
   }
+  static LOWATT_ALWAYS_INLINE Float load_lanes(const float* p, Index count) noexcept {
+    alignas(16) float lane[lanes] = {};
+    for (Index l = 0; l < count; ++l) lane[l] = p[l];
+    return Float::load_aligned(lane);
+  }
+  static LOWATT_ALWAYS_INLINE void store_lanes(float* p, Float a, Index count) noexcept {
+    alignas(16) float lane[lanes];
+    a.store_aligned(lane);
+    for (Index l = 0; l < count; ++l) p[l] = lane[l];
+  }
   static LOWATT_ALWAYS_INLINE float reduce_add(Float a) noexcept {
     const __m128 pairs = _mm_add_ps(a, _mm_movehl_ps(a, a));
     return _mm_cvtss_f32(_mm_add_ss(pairs, _mm_shuffle_ps(pairs, pairs, 1)));
