@@ -37,6 +37,7 @@ template <class M>
 struct GradientParameter {
   const char* name;
   double* lowatt::Gradients::*gradient;
+  double step;  // of differences
   std::function<void(M&, double)> add;
 };
 
@@ -138,11 +139,11 @@ void expect_gradients(const M& mechanism, const Case& c, Loss loss,
     expected_parameters.emplace_back();
     for (Index h = 0; h < heads; ++h) {
       M more = mechanism, less = mechanism;
-      parameter.add(more, how.step);
-      parameter.add(less, -how.step);
+      parameter.add(more, parameter.step);
+      parameter.add(less, -parameter.step);
       const Index b = h / c.shape.query_heads, head = h % c.shape.query_heads;
       expected_parameters.back().push_back(
-          (loss_of_head(more, b, head) - loss_of_head(less, b, head)) / (2 * how.step));
+          (loss_of_head(more, b, head) - loss_of_head(less, b, head)) / (2 * parameter.step));
     }
   }
 

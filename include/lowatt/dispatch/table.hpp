@@ -5,6 +5,7 @@
 #include "../bitformer/gradient.hpp"
 #include "../bitformer/kernel.hpp"
 #include "../bitformer/tile_amx.hpp"
+#include "../inhibitor/gradient.hpp"
 #include "../inhibitor/kernel.hpp"
 #include "../inhibitor/kernel_fp32.hpp"
 #include "../inhibitor/kernel_int16.hpp"
@@ -52,6 +53,7 @@ struct KernelTable {
   LatteDenseKernel
       latte_dense;  // in the place of accumulate and finish, together with softmax_int8
   Kernel<BitformerPackArguments, BitformerArguments> bitformer;
+  TrainingKernel<InhibitorTrainingArguments> inhibitor_training;
   TrainingKernel<SoftmaxTrainingArguments> softmax_training;
   TrainingKernel<SoftLatteTrainingArguments> soft_latte_training;
   TrainingKernel<BitformerTrainingArguments> bitformer_training;
@@ -79,6 +81,7 @@ inline constexpr KernelTable kernel_table = {
     latte_dense_kernel<L>,
     {bitformer_pack<L>, bitformer_prepare<L>, bitformer_statistic<L>, bitformer_accumulate<L>,
      bitformer_finish<L>},
+    {inhibitor_training_forward<L>, inhibitor_training_gradient<L>},
     {softmax_training_forward<L>, softmax_training_gradient<L>},
     {soft_latte_training_forward<L>, soft_latte_training_gradient<L>},
     {bitformer_training_forward<L>, bitformer_training_gradient<L>},

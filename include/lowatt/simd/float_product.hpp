@@ -59,7 +59,7 @@ void float_block(FloatMatrix left, ConstFloatRows right, Index depth, FloatRows 
   using Op = Ops<L>;
   using Float = typename Op::Float;
   constexpr int lanes = Op::lanes;
-  const auto load = [last](const float* p, int v) __attribute__((always_inline)) {
+  const auto load = [&](const float* p, int v) __attribute__((always_inline)) {
     if constexpr (IsPartial)
       return v == Vectors - 1 ? Op::load_lanes(p, last) : Float::load_unaligned(p);
     else

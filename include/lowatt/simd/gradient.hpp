@@ -51,6 +51,10 @@ struct GradientBlock {
                 .end),
         shift_(first_ + arguments.keys - arguments.queries) {}
 
+  // Where the tile that begins at a key ends.
+  LOWATT_ALWAYS_INLINE Index tile_end(Index begin) const noexcept {
+    return begin + tile_keys < end ? begin + tile_keys : end;
+  }
   // The keys [0, seen(r)) are seen by row r.
   LOWATT_ALWAYS_INLINE Index seen(Index r) const noexcept {
     if (whole == end) return end;

@@ -54,7 +54,10 @@
 //                  quotient(a, divisor, inverse) of doubles: a / divisor, for integer divisors
 //                  below 2^49 of which inverse is the reciprocal;
 //                  load_f16, store_f16 (`lanes` numbers of half precision, as core/half.hpp);
-//                  load_lanes, store_lanes: the first `count` < lanes floats alone; others load as
+//                  add_above(sum, x, y, term): sum, and term added where x > y;
+//                  multiply_add_above(sum, x, y, a, b): the same with a*b; sign: -1, 0 or 1, of NaN
+//                  0; load_lanes, store_lanes: the first `count` < lanes floats alone; others load
+//                  as
 //                  0
 //   where dot4_parts is 1 (from avx512icl on): store_bytes(p, a, shift): the lowest byte of every
 //                  lane after a shift to the right; separate4(a): four registers in the order that

@@ -287,6 +287,17 @@ struct Ops<arch::avx2> {
   static LOWATT_ALWAYS_INLINE void store_lanes(float* p, Float a, Index count) noexcept {
     _mm256_maskstore_ps(p, lane_mask(count), a);
   }
+  static LOWATT_ALWAYS_INLINE Float add_above(Float sum, Float x, Float y, Float term) noexcept {
+    return _mm256_add_ps(sum, _mm256_and_ps(_mm256_cmp_ps(x, y, _CMP_GT_OQ), term));
+  }
+  static LOWATT_ALWAYS_INLINE Float multiply_add_above(Float sum, Float x, Float y, Float a,
+                                                       Float b) noexcept {
+    return _mm256_fmadd_ps(_mm256_and_ps(_mm256_cmp_ps(x, y, _CMP_GT_OQ), a), b, sum);
+  }
+  static LOWATT_ALWAYS_INLINE Float sign(Float a) noexcept {
+    const __m256 one = _mm256_or_ps(_mm256_and_ps(a, _mm256_set1_ps(-0.0f)), _mm256_set1_ps(1.0f));
+    return _mm256_and_ps(one, _mm256_cmp_ps(a, _mm256_setzero_ps(), _CMP_NEQ_OQ));
+  }
   static LOWATT_ALWAYS_INLINE float reduce_add(Float a) noexcept {
     const __m128 half = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     const __m128 pairs = _mm_add_ps(half, _mm_movehl_ps(half, half));

@@ -299,6 +299,18 @@ struct Ops<arch::avx512> {
   static LOWATT_ALWAYS_INLINE void store_lanes(float* p, Float a, Index count) noexcept {
     _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1u), a);
   }
+  static LOWATT_ALWAYS_INLINE Float add_above(Float sum, Float x, Float y, Float term) noexcept {
+    return _mm512_mask_add_ps(sum, _mm512_cmp_ps_mask(x, y, _CMP_GT_OQ), sum, term);
+  }
+  static LOWATT_ALWAYS_INLINE Float multiply_add_above(Float sum, Float x, Float y, Float a,
+                                                       Float b) noexcept {
+    return _mm512_mask3_fmadd_ps(a, b, sum, _mm512_cmp_ps_mask(x, y, _CMP_GT_OQ));
+  }
+  static LOWATT_ALWAYS_INLINE Float sign(Float a) noexcept {
+    // By class, from the lowest four bits on: NaN (two kinds), 0, 1, infinities (negative first),
+    // other numbers; 8, 9 and 10 stand for 0, -1 and 1.
+    return _mm512_fixupimm_ps(a, a, _mm512_set1_epi32(static_cast<int>(0xa9a9a888u)), 0);
+  }
   static LOWATT_ALWAYS_INLINE float reduce_add(Float a) noexcept { return _mm512_reduce_add_ps(a); }
   static LOWATT_ALWAYS_INLINE float reduce_max(Float a) noexcept { return _mm512_reduce_max_ps(a); }
 

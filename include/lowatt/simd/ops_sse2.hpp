@@ -291,6 +291,17 @@ struct Ops<arch::sse2> {
     a.store_aligned(lane);
     for (Index l = 0; l < count; ++l) p[l] = lane[l];
   }
+  static LOWATT_ALWAYS_INLINE Float add_above(Float sum, Float x, Float y, Float term) noexcept {
+    return _mm_add_ps(sum, _mm_and_ps(_mm_cmpgt_ps(x, y), term));
+  }
+  static LOWATT_ALWAYS_INLINE Float multiply_add_above(Float sum, Float x, Float y, Float a,
+                                                       Float b) noexcept {
+    return _mm_add_ps(_mm_mul_ps(_mm_and_ps(_mm_cmpgt_ps(x, y), a), b), sum);
+  }
+  static LOWATT_ALWAYS_INLINE Float sign(Float a) noexcept {
+    const __m128 positive = _mm_and_ps(_mm_cmpgt_ps(a, _mm_setzero_ps()), _mm_set1_ps(1.0f));
+    return _mm_or_ps(positive, _mm_and_ps(_mm_cmplt_ps(a, _mm_setzero_ps()), _mm_set1_ps(-1.0f)));
+  }
   static LOWATT_ALWAYS_INLINE float reduce_add(Float a) noexcept {
     const __m128 pairs = _mm_add_ps(a, _mm_movehl_ps(a, a));
     return _mm_cvtss_f32(_mm_add_ss(pairs, _mm_shuffle_ps(pairs, pairs, 1)));

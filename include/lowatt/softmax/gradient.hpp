@@ -127,7 +127,7 @@ void softmax_training_gradient(const SoftmaxTrainingArguments& a) noexcept {
         mean.lane[r] += out_gradient.row(r)[c] * out.row(r)[c];
 
     for (Index begin = 0; begin < block.end; begin += tile_keys) {
-      const Index end = begin + tile_keys < block.end ? begin + tile_keys : block.end;
+      const Index end = block.tile_end(begin);
       const float* weights = workspace.weights + begin * gradient_rows;
       add_to_keys<L>(block, begin, end, weights, out_gradient, a.value_dim, a.value_gradient);
       pair_sums<L, MultiplyStep<L>>(a.value.from(begin), end - begin, workspace.out_gradient,
