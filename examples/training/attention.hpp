@@ -45,18 +45,17 @@ struct Attended {
 Attended attend_formula(const AttentionForm& form, const AttentionScalars& scalars, const Tensor& q,
                         const Tensor& k, const Tensor& v);
 
+// Lowatt's fp32 kernels and their gradients.
+Attended attend_kernels(const AttentionForm& form, const AttentionScalars& scalars, const Tensor& q,
+                        const Tensor& k, const Tensor& v);
+
 // What inference runs: int8 for softmax, the Inhibitor and LATTE, bit planes for Bitformer.
 Attended attend_integer(const AttentionForm& form, const AttentionScalars& scalars, const Tensor& q,
                         const Tensor& k, const Tensor& v);
 
-enum class Arithmetic { formula, integer };
-
-inline Attended attend(Arithmetic arithmetic, const AttentionForm& form,
-                       const AttentionScalars& scalars, const Tensor& q, const Tensor& k,
-                       const Tensor& v) {
-  return arithmetic == Arithmetic::formula ? attend_formula(form, scalars, q, k, v)
-                                           : attend_integer(form, scalars, q, k, v);
-}
+enum class Arithmetic { formula, kernels, integer };
+Attended attend(Arithmetic arithmetic, const AttentionForm& form, const AttentionScalars& scalars,
+                const Tensor& q, const Tensor& k, const Tensor& v);
 
 // Values of scalars from which training starts, chosen from what a layer computes for one batch.
 struct InhibitorStart {

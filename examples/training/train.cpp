@@ -13,7 +13,7 @@ namespace {
 using training::Mechanism;
 
 struct Options {
-  std::string task, attention, data = "build/training-data", kernels = "torch";
+  std::string task, attention, data = "build/training-data", kernels = "lowatt";
   training::Run run;
   bool center = false;
   int planes = 1;
@@ -107,7 +107,7 @@ void run(int argc, char** argv) {
       ->check(CLI::Range(0.0, 0.999))
       ->capture_default_str();
   app.add_option("--kernels", options.kernels, "arithmetic of attention in training")
-      ->check(CLI::IsMember({"torch"}))
+      ->check(CLI::IsMember({"lowatt", "torch"}))
       ->capture_default_str();
   app.add_flag("--resume", run.resume, "continue from the checkpoint in --out, if there is one");
   app.add_option("--log-every", run.log_every, "steps per row of metrics")
@@ -140,6 +140,7 @@ void run(int argc, char** argv) {
   if (options.epochs > 0)
     schedule.steps = static_cast<std::int64_t>(
         options.epochs * static_cast<double>(task->training_examples / task->batch));
+  if (options.kernels == "torch") run.arithmetic = training::Arithmetic::formula;
   run.settings = settings_of(options, *task);
   training::ModelShape shape = task->shape;
   shape.form = form_of(options, task->shape.form.causal);

@@ -290,7 +290,7 @@ void train(Task& task, Model& model, const Run& run) {
   if (!trainer.train()) return;
   const double seconds = trainer.seconds();
   export_model(run.folder + "/model.safetensors", task, model);
-  write_result(task, model, run, seconds, judge(task, model, Arithmetic::formula, run.test_limit),
+  write_result(task, model, run, seconds, judge(task, model, run.arithmetic, run.test_limit),
                judge(task, model, Arithmetic::integer, run.test_limit));
 }
 

@@ -21,7 +21,7 @@ struct Schedule {
 
 struct Run {
   Schedule schedule;
-  Arithmetic arithmetic = Arithmetic::formula;
+  Arithmetic arithmetic = Arithmetic::kernels;
   std::uint64_t seed = 0;
   std::string folder;           // for checkpoint.pt, metrics.csv, model.safetensors and result.json
   std::string settings;         // JSON: what a checkpoint must have been made with to be resumed

@@ -6,12 +6,9 @@
 #include "attention/bitformer_gradient.hpp"  // IWYU pragma: export
 #include "attention/gradient.hpp"            // IWYU pragma: export
 #include "attention/inhibitor.hpp"           // IWYU pragma: export
-#include "attention/latte.hpp"               // IWYU pragma: export
-#include "attention/latte_gradient.hpp"      // IWYU pragma: export
-#include "attention/gradient.hpp"            // IWYU pragma: export
-#include "attention/inhibitor.hpp"           // IWYU pragma: export
 #include "attention/inhibitor_gradient.hpp"  // IWYU pragma: export
 #include "attention/latte.hpp"               // IWYU pragma: export
+#include "attention/latte_gradient.hpp"      // IWYU pragma: export
 #include "attention/latte_report.hpp"        // IWYU pragma: export
 #include "attention/softmax.hpp"             // IWYU pragma: export
 #include "attention/softmax_gradient.hpp"    // IWYU pragma: export
