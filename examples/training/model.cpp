@@ -122,7 +122,9 @@ ModelImpl::ModelImpl(const ModelShape& shape) : shape_(shape) {
     features_ = register_module("embed", torch::nn::Linear(shape.features, shape.dim));
   else
     words_ = register_module("embed", torch::nn::Embedding(shape.vocabulary, shape.dim));
-  position_ = register_parameter("position", 0.1 * torch::randn({shape.tokens, shape.dim}));
+  // Where a token is counts as much as what it is, also at the start.
+  position_ = register_parameter("position", 0.5 * torch::randn({shape.tokens, shape.dim}));
+  if (words_) torch::nn::init::normal_(words_->weight, 0, 0.5);
   if (shape.global_threshold) theta_ = register_parameter("theta", torch::full({1}, 6.0));
   for (std::int64_t i = 0; i < shape.layers; ++i)
     layers_.push_back(register_module("layers_" + std::to_string(i), Layer(shape, theta_)));

@@ -36,22 +36,33 @@ torch::serialize::InputArchive open_checkpoint(const std::string& path) {
   return archive;
 }
 
+// False where the archive has no such parameter. Names are paths through modules, which are
+// archives within archives.
+bool read_parameter(torch::serialize::InputArchive& archive, const std::string& name,
+                    Tensor& result) {
+  const std::size_t dot = name.find('.');
+  if (dot == std::string::npos) return archive.try_read(name, result);
+  torch::serialize::InputArchive module;
+  return archive.try_read(name.substr(0, dot), module) &&
+         read_parameter(module, name.substr(dot + 1), result);
+}
+
 // Weights that both models have; the scalars of another attention start as the mechanism does.
 void load_weights(Model& model, const std::string& path) {
   torch::serialize::InputArchive archive = open_checkpoint(path), weights;
   archive.read("weights", weights);
   const torch::NoGradGuard no_gradients;
+  bool has_any = false;
   for (const auto& item : model->named_parameters()) {
-    torch::Tensor stored;
-    std::string name = item.key();
-    for (char& c : name)
-      if (c == '.') c = '/';
-    if (!weights.try_read(name, stored)) continue;
+    Tensor stored;
+    if (!read_parameter(weights, item.key(), stored)) continue;
     if (stored.sizes() != item.value().sizes())
       throw support::InputError("'" + path + "' is for another model: the shape of " + item.key() +
                                 " differs");
     item.value().copy_(stored);
+    has_any = true;
   }
+  if (!has_any) throw support::InputError("'" + path + "' holds no weights of this model");
 }
 
 // Means of what a step reports, over the steps since the last row.
