@@ -117,6 +117,14 @@ Attended LayerImpl::forward(const Tensor& x, const Mode& mode) {
   return result;
 }
 
+// Positions of text start as sines and cosines of many lengths (Vaswani et al., 2017), from which "the
+// token before" is soon learned; from random numbers it takes thousands of steps.
+Tensor waves(std::int64_t tokens, std::int64_t dim) {
+  const Tensor step = torch::arange(dim / 2, torch::kFloat) / static_cast<double>(dim / 2);
+  const Tensor angle = torch::outer(torch::arange(tokens, torch::kFloat), torch::pow(1e-4, step));
+  return torch::cat({torch::sin(angle), torch::cos(angle)}, 1);
+}
+
 ModelImpl::ModelImpl(const ModelShape& shape) : shape_(shape) {
   if (shape.features > 0)
     features_ = register_module("embed", torch::nn::Linear(shape.features, shape.dim));
