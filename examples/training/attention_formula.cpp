@@ -29,22 +29,28 @@ Tensor straight_through(const Tensor& smooth, const Tensor& exact) {
   return smooth + (exact - smooth).detach();
 }
 
-// The part of int8 values that their high four bits hold, rounded; absmax must broadcast.
-Tensor high_nibbles(const Tensor& x, const Tensor& absmax) {
-  const torch::NoGradGuard no_gradients;
-  const Tensor step = absmax.clamp_min(1e-30) / 127;
-  const Tensor x8 = torch::round(x / step).clamp(-127, 127);
-  return torch::floor((x8 + 8) / 16).clamp(-8, 7) * 16 * step;
+// What int8 values with this absmax, which must broadcast, keep in their high four bits: integers,
+// in units of `step`.
+struct Nibbles {
+  Tensor value, step;
+};
+Nibbles high_nibbles(const Tensor& x, const Tensor& absmax) {
+  const Tensor step = (absmax.clamp_min(1e-30) / 127).detach();
+  const Tensor x8 = torch::round(x.detach() / step).clamp(-127, 127);
+  const Tensor high = torch::floor((x8 + 8) / 16).clamp(-8, 7);
+  return {straight_through(x / (16 * step), high), 16 * step};
 }
 
 Attended latte(const AttentionForm& form, const AttentionScalars& scalars, const Tensor& q,
                const Tensor& k, const Tensor& v) {
   const Tensor visible = visible_pairs(form, q, k), hidden = visible.logical_not();
-  const Tensor q_high = straight_through(q, high_nibbles(q, q.abs().amax(3, true)));
-  const Tensor k_high = straight_through(k, high_nibbles(k, k.abs().amax({2, 3}, true)));
-  const Tensor low = scalars.scale * dot_products(q_high, k_high);
-  const Tensor best = std::get<0>(low.masked_fill(hidden, -infinity).max(3, true));
-  const Tensor margin = low - best + scalars.theta.view({1, -1, 1, 1});
+  const Nibbles q_high = high_nibbles(q, q.abs().amax(3, true));
+  const Nibbles k_high = high_nibbles(k, k.abs().amax({2, 3}, true));
+  // Exact integers: equal scores are equal, and the first of them is the row's best.
+  const Tensor score = dot_products(q_high.value, k_high.value);
+  const Tensor best = std::get<0>(score.masked_fill(hidden, -infinity).max(3, true));
+  const Tensor unit = scalars.scale * q_high.step * k_high.step;
+  const Tensor margin = (score - best) * unit + scalars.theta.view({1, -1, 1, 1});
   const Tensor logits = scalars.scale * dot_products(q, k);
   Tensor mask, masked;
   if (scalars.softness > 0) {

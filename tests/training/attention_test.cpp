@@ -29,13 +29,16 @@ class Attention : public testing::TestWithParam<Case> {
   void SetUp() override { torch::manual_seed(7); }
 
   Result run(Arithmetic arithmetic, const Tensor& q, const Tensor& k, const Tensor& v) const {
-    std::vector<Tensor> leaves{q.clone(), k.clone(), v.clone()};
-    AttentionScalars scalars;
+    std::vector<Tensor> leaves;
     const auto learned = [&](const Tensor& value) {
-      leaves.push_back(value.clone());
+      leaves.push_back(value.clone().requires_grad_());
       return leaves.back();
     };
+    learned(q);
+    learned(k);
+    learned(v);
     const AttentionForm& form = GetParam().form;
+    AttentionScalars scalars;
     scalars.scale = torch::full({1}, 0.25);
     if (form.mechanism == Mechanism::inhibitor) {
       scalars.scale = learned(torch::full({1}, 0.11));
@@ -49,16 +52,6 @@ class Attention : public testing::TestWithParam<Case> {
     if (form.mechanism == Mechanism::bitformer) {
       scalars.temperature = learned(torch::full({1}, 0.07));
       scalars.clip = 1.3;
-    }
-    for (Tensor& leaf : leaves) leaf.requires_grad_();
-    if (leaves.size() > 3) {
-      if (form.mechanism == Mechanism::inhibitor) {
-        scalars.scale = leaves[3];
-        scalars.alpha = leaves[4];
-        scalars.beta = leaves[5];
-      } else {
-        (form.mechanism == Mechanism::latte ? scalars.theta : scalars.temperature) = leaves[3];
-      }
     }
     const Attended attended = attend(arithmetic, form, scalars, leaves[0], leaves[1], leaves[2]);
     Tensor loss =
@@ -82,8 +75,9 @@ TEST_P(Attention, KernelsTrainAsTheFormulaDoes) {
   const Result formula = run(Arithmetic::formula, q, k, v);
   EXPECT_LT(distance(kernels.out, formula.out), 1e-4);
   ASSERT_EQ(kernels.survival.defined(), formula.survival.defined());
-  if (kernels.survival.defined())
+  if (kernels.survival.defined()) {
     EXPECT_NEAR(kernels.survival.item<double>(), formula.survival.item<double>(), 1e-5);
+  }
   for (std::size_t i = 0; i < formula.gradients.size(); ++i) {
     EXPECT_GT(formula.gradients[i].norm().item<double>(), 0) << "gradient " << i;
     EXPECT_LT(distance(kernels.gradients[i], formula.gradients[i]), 1e-4) << "gradient " << i;
@@ -107,7 +101,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"latte_causal", with(Mechanism::latte, true)},
                     Case{"bitformer_1", with(Mechanism::bitformer, false)},
                     Case{"bitformer_4", with(Mechanism::bitformer, true, true, false, 4)}),
-    [](const auto& info) { return std::string(info.param.name); });
+    [](const auto& one) { return std::string(one.param.name); });
 
 }  // namespace
 }  // namespace training

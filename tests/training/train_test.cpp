@@ -106,7 +106,8 @@ TEST(Train, RefusesBadInputInOneSentence) {
                   folder / "none"},
                  "'" + (folder / "none/mails/easy-ham-1") +
                      "' holds no mails; examples/training/fetch.sh gets them");
-  expect_refusal(adding(folder / "a", {"--log-every", "3"}),
+  expect_refusal({"--task", "adding", "--attention", "softmax", "--out", folder / "b",
+                  "--log-every", "3", "--checkpoint-every", "4"},
                  "--checkpoint-every is 4; it must be a multiple of --log-every 3");
 }
 
