@@ -17,6 +17,14 @@ bool is_scalar(const std::string& name) {
   return false;
 }
 
+// Sines and cosines of many wave lengths (Vaswani et al., 2017), from which "the token before" is
+// soon learned.
+Tensor waves(std::int64_t tokens, std::int64_t dim) {
+  const Tensor step = torch::arange(dim / 2, torch::kFloat) / static_cast<double>(dim / 2);
+  const Tensor angle = torch::outer(torch::arange(tokens, torch::kFloat), torch::pow(1e-4, step));
+  return torch::cat({torch::sin(angle), torch::cos(angle)}, 1);
+}
+
 }  // namespace
 
 AttentionImpl::AttentionImpl(const ModelShape& shape, Tensor shared_theta)
@@ -117,14 +125,6 @@ Attended LayerImpl::forward(const Tensor& x, const Mode& mode) {
   return result;
 }
 
-// Positions of text start as sines and cosines of many lengths (Vaswani et al., 2017), from which "the
-// token before" is soon learned; from random numbers it takes thousands of steps.
-Tensor waves(std::int64_t tokens, std::int64_t dim) {
-  const Tensor step = torch::arange(dim / 2, torch::kFloat) / static_cast<double>(dim / 2);
-  const Tensor angle = torch::outer(torch::arange(tokens, torch::kFloat), torch::pow(1e-4, step));
-  return torch::cat({torch::sin(angle), torch::cos(angle)}, 1);
-}
-
 ModelImpl::ModelImpl(const ModelShape& shape) : shape_(shape) {
   if (shape.features > 0)
     features_ = register_module("embed", torch::nn::Linear(shape.features, shape.dim));
@@ -132,7 +132,11 @@ ModelImpl::ModelImpl(const ModelShape& shape) : shape_(shape) {
     words_ = register_module("embed", torch::nn::Embedding(shape.vocabulary, shape.dim));
   // Where a token is counts as much as what it is, also at the start.
   position_ = register_parameter("position", 0.5 * torch::randn({shape.tokens, shape.dim}));
-  if (words_) torch::nn::init::normal_(words_->weight, 0, 0.5);
+  if (words_) {
+    torch::nn::init::normal_(words_->weight, 0, 0.5);
+    const torch::NoGradGuard no_gradients;
+    position_.copy_(waves(shape.tokens, shape.dim));
+  }
   if (shape.global_threshold) theta_ = register_parameter("theta", torch::full({1}, 6.0));
   for (std::int64_t i = 0; i < shape.layers; ++i)
     layers_.push_back(register_module("layers_" + std::to_string(i), Layer(shape, theta_)));
