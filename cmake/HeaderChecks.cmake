@@ -21,7 +21,10 @@ set(interop ${headers})
 list(FILTER interop INCLUDE REGEX "/interop/")
 list(FILTER rest EXCLUDE REGEX "/interop/")
 find_package(Eigen3 REQUIRED NO_MODULE)
-lowatt_check_headers(interop FILES ${interop} LIBRARIES Eigen3::Eigen)
+find_package(OpenMP REQUIRED)
+find_package(TBB REQUIRED)
+lowatt_check_headers(interop FILES ${interop}
+  LIBRARIES Eigen3::Eigen OpenMP::OpenMP_CXX TBB::tbb)
 
 lowatt_levels(levels)
 foreach(level IN LISTS levels)

@@ -389,7 +389,7 @@ TEST(Calibration, MeterOfAnotherShape) {
     const auto q = inputs.q.view(), k = inputs.k.view(), v = inputs.v.view();
     const Calibration calibration = lowatt::calibrate(mechanism, q, k, v);
     lowatt::LatteTradeOff trade_off(1);
-    const Status status = lowatt::try_measure(trade_off, used, mechanism, q, k, v, 0, false,
+    const Status status = lowatt::try_measure(trade_off, used, mechanism, q, k, v, 0, {},
                                               calibration, candidates, lowatt::LatteFigures::all);
     ASSERT_TRUE(status.ok()) << status.message;
     const LatteReport expected = reports(mechanism, calibration, inputs, false)[0];

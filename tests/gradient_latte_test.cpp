@@ -98,7 +98,7 @@ void expect_gradients(const SoftLatte& mechanism, Case c) {
       [&](const SoftLatte& changed, const test::RealHead& head) {
         return form.loss(changed, head);
       },
-      {{"theta", &lowatt::Gradients::theta,
+      {{"theta", &lowatt::Gradients::theta, 1e-5,
         [](SoftLatte& changed, double x) { changed.theta = changed.theta.single + x; }}},
       {.survival = form.of_survival.data()});
 }

@@ -9,14 +9,6 @@
 namespace support {
 namespace {
 
-lowatt::LevelSetting parse_level_name(const std::optional<std::string>& name) {
-  if (!name) return {};
-  lowatt::Level level{};
-  if (!lowatt::parse_level(name->c_str(), level))
-    throw InputError("--arch: no level is called '" + *name + "'");
-  return level;
-}
-
 // Pairs of query and key of one head that the mask leaves; every head has as many.
 lowatt::Index visible_pairs(const Tensors& tensors, bool causal) {
   lowatt::Index pairs = 0;
@@ -85,6 +77,14 @@ std::unique_ptr<Job> make_job(const Mechanism& mechanism, const Tensors& tensors
                          [&]<class M>(const M& parameters) -> std::unique_ptr<Job> {
                            return std::make_unique<JobOf<M>>(parameters, tensors, options);
                          });
+}
+
+lowatt::LevelSetting parse_level_name(const std::optional<std::string>& name) {
+  if (!name) return {};
+  lowatt::Level level{};
+  if (!lowatt::parse_level(name->c_str(), level))
+    throw InputError("--arch: no level is called '" + *name + "'");
+  return level;
 }
 
 std::vector<std::string> runnable_levels() {

@@ -66,6 +66,9 @@ class Job {
 std::unique_ptr<Job> make_job(const Mechanism& mechanism, const Tensors& tensors,
                               const JobOptions& options);
 
+// The level of an option --arch; none where it was not given. Throws InputError for other names.
+lowatt::LevelSetting parse_level_name(const std::optional<std::string>& name);
+
 // The levels that this CPU runs, lowest first.
 std::vector<std::string> runnable_levels();
 

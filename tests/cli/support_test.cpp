@@ -1,39 +1,14 @@
 // The parts that the programs share, apart from the .npy reader.
 #include <gtest/gtest.h>
 
-#include <atomic>
 #include <cmath>
 #include <limits>
 
 #include "compare.hpp"
-#include "lowatt/core/executor.hpp"
 #include "number.hpp"
-#include "thread_pool.hpp"
 #include "timing.hpp"
 
 namespace {
-
-static_assert(lowatt::Executor<support::ThreadPool>);
-
-TEST(ThreadPool, RunsEachTaskOnceAndEachWorkerAlone) {
-  for (const int workers : {1, 2, 5}) {
-    support::ThreadPool pool(workers);
-    ASSERT_EQ(pool.workers(), workers);
-    for (const lowatt::Index tasks : {0, 1, 3, 1000}) {
-      std::vector<std::atomic<int>> runs(static_cast<std::size_t>(tasks));
-      std::vector<std::atomic<int>> busy(static_cast<std::size_t>(workers));
-      std::atomic<bool> shared = false;
-      lowatt::ExecutorRef(pool).run(tasks, [&](lowatt::Index task, lowatt::Index worker) {
-        auto& mine = busy.at(static_cast<std::size_t>(worker));
-        if (mine.fetch_add(1) != 0) shared = true;
-        ++runs.at(static_cast<std::size_t>(task));
-        --mine;
-      });
-      EXPECT_FALSE(shared);
-      for (const auto& count : runs) EXPECT_EQ(count, 1);
-    }
-  }
-}
 
 TEST(Median, IsTheMiddle) {
   EXPECT_EQ(support::median({3}), 3);

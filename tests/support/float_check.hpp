@@ -83,6 +83,7 @@ void expect_masks_hide(
     // Rows see nothing of some tiles, few keys of others, a window of the rest.
     lowatt::VisibleRange visible[most_rows];
     std::uint64_t words[most_rows][tiles];
+    const auto absent = static_cast<Index>(random() % tiles);  // a tile that nobody sees
     for (Index r = 0; r < rows; ++r) {
       const auto a = static_cast<Index>(random() % keys), b = static_cast<Index>(random() % keys);
       visible[r] = {a < b ? a : b, a < b ? b : a};
@@ -91,6 +92,7 @@ void expect_masks_hide(
         if (random() % 3 == 0) word = 0;
         if (random() % 3 == 0) word = ~std::uint64_t{0};
       }
+      words[r][absent] = 0;
     }
 
     const lowatt::Calibration calibration =
@@ -98,7 +100,7 @@ void expect_masks_hide(
     lowatt::KvCache<M> cache({1, 1, head_dim, value_dim, keys}, calibration, mechanism);
     cache.append(inputs.k.view(), inputs.v.view());
     const std::byte* pages[tiles];
-    for (Index t = 0; t < tiles; ++t) pages[t] = cache.tiles(0, 0).tile(t);
+    for (Index t = 0; t < tiles; ++t) pages[t] = t == absent ? nullptr : cache.tiles(0, 0).tile(t);
 
     lowatt::BlockArguments block;
     block.query = inputs.q.view().data;

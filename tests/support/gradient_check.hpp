@@ -77,7 +77,7 @@ struct GradientTensors {
 struct GradientOptions {
   double tolerance = 1e-4;           // relative L2
   double step = 1e-5;                // of differences
-  int most_samples = 60;             // elements per tensor that differences are taken of
+  int most_samples = 30;             // elements per tensor that differences are taken of
   const double* survival = nullptr;  // SoftLatte
 };
 

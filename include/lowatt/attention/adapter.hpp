@@ -24,7 +24,7 @@ struct HeadPosition {
 //   static Status validate(const M&, const Shape&) noexcept;
 //       Parameters alone and against extents; one sentence names argument and value. Shape.queries
 //       and Shape.query_heads are 0 while only a cache is being made.
-//   static Status calibrate(const M&, View<const float> q, k, v, bool causal, Calibration&)
+//   static Status calibrate(const M&, View<const float> q, k, v, const Mask&, Calibration&)
 //   noexcept;
 //       Fills the entries that packing and attending need, from the tensors.
 //   static Status check(const M&, const Calibration&, const CacheShape&) noexcept;

@@ -23,6 +23,12 @@ Status try_attend(View<const float> q, const KvCache<M>& cache, View<float> out,
       !status.ok())
     return status;
 
+  if (options.mask.data != nullptr)
+    if (Status status = detail::check_apart("out", detail::bytes_of(out), "mask",
+                                            detail::bytes_of(options.mask));
+        !status.ok())
+      return status;
+
   Plan<M> plan;
   const Shape shape{held.batch,   q.heads,       held.kv_heads, q.tokens,
                     cache.size(), held.head_dim, held.value_dim};
@@ -66,8 +72,11 @@ Status try_calibrate(Calibration& calibration, const M& mechanism, View<const fl
   if (Status status = detail::check_samples(q, k, v); !status.ok()) return status;
   const Shape shape{k.batch, q.heads, k.heads, q.tokens, k.tokens, k.dim, v.dim};
   if (Status status = Adapter<M>::validate(mechanism, shape); !status.ok()) return status;
+  if (Status status = detail::check_mask(options.visibility(), shape, shape.keys); !status.ok())
+    return status;
   Calibration made;
-  if (Status status = Adapter<M>::calibrate(mechanism, q, k, v, options.causal, made); !status.ok())
+  if (Status status = Adapter<M>::calibrate(mechanism, q, k, v, options.visibility(), made);
+      !status.ok())
     return status;
   calibration = static_cast<Calibration&&>(made);
   return {};

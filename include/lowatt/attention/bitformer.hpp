@@ -33,7 +33,8 @@ struct Adapter<Bitformer> {
   }
 
   static Status calibrate(const Bitformer& mechanism, View<const float> q, View<const float> k,
-                          View<const float> v, bool causal, Calibration& calibration) noexcept {
+                          View<const float> v, const Mask& mask,
+                          Calibration& calibration) noexcept {
     calibration.value_absmax = absmax_per_head(v);
     if (mechanism.center_keys) calibration.key_mean = channel_means(k);
     if (has_clip(mechanism))
@@ -48,7 +49,7 @@ struct Adapter<Bitformer> {
       return failure(StatusCode::out_of_memory, "no memory for a calibration of %td heads",
                      q.heads);
     return try_temperatures(mechanism, q, k, calibration.key_mean.data(), calibration.clip.data(),
-                            causal, calibration.temperature.data());
+                            mask, calibration.temperature.data());
   }
 
   // A clip or temperature that the mechanism gives goes before the Calibration's.

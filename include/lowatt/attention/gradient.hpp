@@ -90,6 +90,22 @@ inline Status check_trains(Precision precision) noexcept {
                  precision_name(precision));
 }
 
+// Of the masks training takes causal order.
+inline Status check_causal_alone(const Options& options) noexcept {
+  const struct {
+    const char* name;
+    bool given;
+  } masks[] = {{"window_left", options.window_left >= 0},
+               {"window_right", options.window_right >= 0},
+               {"key_lengths", options.key_lengths != nullptr},
+               {"mask", options.mask.data != nullptr}};
+  for (const auto& mask : masks)
+    if (mask.given)
+      return failure(StatusCode::unsupported,
+                     "options.%s is given; training knows causal order only", mask.name);
+  return {};
+}
+
 // Runs each(worker's workspace, batch entry, KV head, Calibration, kernels) as one task per KV
 // head: its query heads come one after the other, so that no two tasks write the same gradient, and
 // sums do not depend on the number of workers.
@@ -100,6 +116,7 @@ Status run_kv_heads(const M& mechanism, View<const float> q, View<const float> k
   if (options.kept != nullptr)
     return failure(StatusCode::invalid_argument,
                    "options.kept is given; training has no kept pairs");
+  if (Status status = check_causal_alone(options); !status.ok()) return status;
   if (Status status = GradientAdapter<M>::validate(mechanism, shape); !status.ok()) return status;
   const KernelTable* table = nullptr;
   if (Status status = try_find_kernels(options.level, table); !status.ok()) return status;

@@ -42,7 +42,7 @@ struct Adapter<Inhibitor> {
   }
 
   static Status calibrate(const Inhibitor& mechanism, View<const float> q, View<const float> k,
-                          View<const float> v, bool, Calibration& calibration) noexcept {
+                          View<const float> v, const Mask&, Calibration& calibration) noexcept {
     if (is_fp32(mechanism)) return {};
     calibration.value_absmax = absmax_per_head(v);
     bool is_whole = !calibration.value_absmax.empty();

@@ -42,7 +42,8 @@ struct Adapter<Latte> {
   }
 
   static Status calibrate(const Latte& mechanism, View<const float> q, View<const float> k,
-                          View<const float> v, bool causal, Calibration& calibration) noexcept {
+                          View<const float> v, const Mask& mask,
+                          Calibration& calibration) noexcept {
     const bool targeted = mechanism.filtered.given || mechanism.error.given;
     const bool has_thetas = targeted || mechanism.theta.given();
     const bool needs_values = mechanism.value_precision == Precision::int8;
@@ -54,7 +55,7 @@ struct Adapter<Latte> {
       return failure(StatusCode::out_of_memory, "no memory for a calibration of %td heads",
                      q.heads);
     if (targeted)
-      return try_choose_thetas(mechanism, q, k, v, causal, calibration, calibration.theta.data());
+      return try_choose_thetas(mechanism, q, k, v, mask, calibration, calibration.theta.data());
     for (Index h = 0; h < calibration.theta.size(); ++h) calibration.theta[h] = mechanism.theta[h];
     return {};
   }

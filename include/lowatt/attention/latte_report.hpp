@@ -21,12 +21,14 @@ inline Status try_report(const Latte& mechanism, const Calibration& calibration,
                                             Adapter<Latte>::check(mechanism, calibration, cache));
       !status.ok())
     return status;
+  if (Status status = detail::check_mask(options.visibility(), shape, shape.keys); !status.ok())
+    return status;
   if (mechanism.theta.given())
-    return try_report_thetas(mechanism, q, k, v, options.causal, calibration, mechanism.theta,
+    return try_report_thetas(mechanism, q, k, v, options.visibility(), calibration, mechanism.theta,
                              reports);
   if (Status status = Adapter<Latte>::check_queries(mechanism, calibration, cache, q); !status.ok())
     return status;
-  return try_report_thetas(mechanism, q, k, v, options.causal, calibration,
+  return try_report_thetas(mechanism, q, k, v, options.visibility(), calibration,
                            PerHead(calibration.theta), reports);
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../core/executor.hpp"
+#include "../core/mask.hpp"
 #include "../core/view.hpp"
 #include "../dispatch/dispatch.hpp"
 
@@ -28,13 +29,26 @@ struct CacheShape {
 
 LOWATT_API_BEGIN
 
+// What keys a query sees is what all masks leave; one that sees none yields 0. With key tokens that
+// nobody sees, their tiles of 64 are not read.
 struct Options {
-  bool causal = false;             // query i sees keys j <= i + keys - queries
+  bool causal = false;  // query i sees keys j <= i + keys - queries
+  // Query i sees so many keys before and after key i + keys - queries; negative: any number.
+  Index window_left = -1, window_right = -1;
+  // [batch]: keys from there on are padding. Positions of causal order and windows do not change.
+  const Index* key_lengths = nullptr;
+  // [batch, query_heads, queries, keys], 0 hides a key; batch and heads may be 1 for all.
+  View<const std::uint8_t> mask = {};
+
   ExecutorRef executor = {};       // default: the calling thread
   LevelSetting level = {};         // default: LOWATT_ARCH, else the best
   std::byte* workspace = nullptr;  // caller's memory at 64-byte alignment instead of an allocation;
   Index workspace_bytes = 0;       // at least Plan::workspace_size()
   std::int64_t* kept = nullptr;    // LATTE: [batch * query_heads], receives the surviving pairs
+
+  Mask visibility() const noexcept {
+    return {causal, window_left, window_right, key_lengths, mask};
+  }
 };
 
 LOWATT_API_END

@@ -53,14 +53,28 @@ class Plan {
     block.head_dim = shape_.head_dim;
     block.value_dim = shape_.value_dim;
     block.tiles = cache.tiles(head.batch, head.kv_head);
-    block.tile_begin = 0;
     for (Index r = 0; r < block.rows; ++r) {
-      visible[r] = visible_keys(causal_, by_heads ? 0 : first + r, shape_.queries, cache.size());
-      const Index tiles = (visible[r].end + tile_keys - 1) / tile_keys;
-      block.tile_end = tiles > block.tile_end ? tiles : block.tile_end;
+      visible[r] = mask_.range(head.batch, by_heads ? 0 : first + r, shape_.queries, cache.size());
+      if (visible[r].count() == 0) continue;
+      const Index begin = visible[r].begin / tile_keys;
+      const Index end = (visible[r].end + tile_keys - 1) / tile_keys;
+      block.tile_begin = block.tile_end == 0 || begin < block.tile_begin ? begin : block.tile_begin;
+      block.tile_end = end > block.tile_end ? end : block.tile_end;
     }
     block.visible = visible;
     block.workspace = workspace + worker * slice_;
+    if (mask_.has_booleans()) {
+      auto* words = reinterpret_cast<std::uint64_t*>(block.workspace + kernel_slice_);
+      block.visible_words_stride = tiles_of(shape_.keys);
+      for (Index r = 0; r < block.rows; ++r) {
+        const std::uint8_t* booleans = mask_.booleans(
+            head.batch, head.query_head + (by_heads ? r : 0), by_heads ? 0 : first + r);
+        for (Index t = block.tile_begin; t < block.tile_end; ++t)
+          words[r * block.visible_words_stride + t] = word_of_booleans(
+              booleans + t * tile_keys, lesser(tile_keys, cache.size() - t * tile_keys));
+      }
+      block.visible_words = words;
+    }
     Adapter<M>::attend_block(*table_, cache.mechanism(), cache.calibration(), head, block,
                              cache.tables(), kept == nullptr ? nullptr : kept + head.query_entry());
     return {};
@@ -76,6 +90,7 @@ class Plan {
   // reading. More would leave less to share among threads.
   static constexpr Index most_heads = 8;
 
+  static Index tiles_of(Index keys) noexcept { return (keys + tile_keys - 1) / tile_keys; }
   static Index lesser(Index a, Index b) noexcept { return a < b ? a : b; }
   Index group() const noexcept {
     return shape_.kv_heads > 0 ? shape_.query_heads / shape_.kv_heads : 0;
@@ -101,7 +116,9 @@ class Plan {
       return failure(StatusCode::invalid_shape,
                      "the cache holds %td keys; the plan is for at least 1 and at most %td",
                      cache.size(), shape_.keys);
-    if (Adapter<M>::workspace_bytes(cache.mechanism(), shape_) != slice_ ||
+    if (mask_.has_booleans() && cache.size() != mask_.visible.dim)
+      return detail::check_equal("mask.dim", mask_.visible.dim, "the number of keys", cache.size());
+    if (Adapter<M>::workspace_bytes(cache.mechanism(), shape_) != kernel_slice_ ||
         Adapter<M>::query_block(cache.mechanism(), shape_) != rows_)
       return failure(StatusCode::invalid_argument,
                      "the cache's mechanism needs another workspace than the planned one");
@@ -110,13 +127,14 @@ class Plan {
 
   const KernelTable* table_ = nullptr;
   Shape shape_{};
-  bool causal_ = false;
-  Index rows_ = 1, blocks_ = 0, slice_ = 0;
-  Index heads_ = 1;  // per task
+  Mask mask_{};
+  Index rows_ = 1, blocks_ = 0;
+  Index kernel_slice_ = 0, slice_ = 0;  // bytes per worker: of the kernel, and of all
+  Index heads_ = 1;                     // per task
 };
 
-// Plans calls of `shape` (keys: the most that will be attended), from options.causal and
-// options.level. `plan` is set only on success.
+// Plans calls of `shape` (keys: the most that will be attended), from the masks and the level of
+// `options`; the memory that masks refer to must outlive the plan. `plan` is set only on success.
 template <class M>
 Status try_plan(Plan<M>& plan, const M& mechanism, const Shape& shape,
                 const Options& options = {}) noexcept {
@@ -145,15 +163,24 @@ Status try_plan(Plan<M>& plan, const M& mechanism, const Shape& shape,
   if (Status status = detail::check_group(shape.query_heads, shape.kv_heads); !status.ok())
     return status;
   if (Status status = Adapter<M>::validate(mechanism, shape); !status.ok()) return status;
+  if (Status status = detail::check_mask(options.visibility(), shape, shape.keys); !status.ok())
+    return status;
   Plan<M> made;
   if (Status status = try_find_kernels(options.level, made.table_); !status.ok()) return status;
   made.shape_ = shape;
-  made.causal_ = options.causal;
+  made.mask_ = options.visibility();
   made.rows_ = Adapter<M>::query_block(mechanism, shape);
   made.blocks_ = (shape.queries + made.rows_ - 1) / made.rows_;
-  made.slice_ = Adapter<M>::workspace_bytes(mechanism, shape);
+  made.kernel_slice_ = made.slice_ = Adapter<M>::workspace_bytes(mechanism, shape);
   if (Adapter<M>::heads_share_blocks && shape.queries == 1)
     made.heads_ = made.group() < Plan<M>::most_heads ? made.group() : Plan<M>::most_heads;
+  if (made.mask_.has_booleans()) {
+    // Words of booleans, one per row and tile.
+    const Index rows = made.heads_ > 1 ? made.heads_ : Plan<M>::lesser(made.rows_, shape.queries);
+    const Index bytes =
+        rows * Plan<M>::tiles_of(shape.keys) * static_cast<Index>(sizeof(std::uint64_t));
+    made.slice_ += round_up(bytes, 64);
+  }
   plan = made;
   return {};
 }

@@ -37,7 +37,7 @@ struct Adapter<Softmax> {
   }
 
   static Status calibrate(const Softmax& mechanism, View<const float>, View<const float> k,
-                          View<const float> v, bool, Calibration& calibration) noexcept {
+                          View<const float> v, const Mask&, Calibration& calibration) noexcept {
     if (mechanism.precision != Precision::int8) return {};
     calibration.key_absmax = absmax_per_head(k);
     calibration.value_absmax = absmax_per_head(v);

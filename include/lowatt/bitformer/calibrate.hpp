@@ -9,7 +9,7 @@
 // Four rows of scores are held at a time.
 #pragma once
 
-#include "../core/rows.hpp"
+#include "../core/mask.hpp"
 #include "../core/status.hpp"
 #include "../quant/calibration.hpp"
 #include "params.hpp"
@@ -70,7 +70,8 @@ struct RegressionSums {
 // head's KV head, with the same thresholds.
 inline Status try_calibrate_temperature(View<const float> q, Index b, Index head,
                                         const BitformerKeys& keys, const BitThresholds& thresholds,
-                                        double scale, bool causal, double& temperature) noexcept {
+                                        double scale, const Mask& mask,
+                                        double& temperature) noexcept {
   constexpr Index rows = 4;  // that share the conversion of a key
   const Index row_bytes = thresholds.planes * plane_bytes(q.dim);
   const Index key_count = keys.values.size() / q.dim;
@@ -84,19 +85,24 @@ inline Status try_calibrate_temperature(View<const float> q, Index b, Index head
   double* key_values = values.data() + rows * q.dim;
   for (Index first = 0; first < q.tokens; first += rows) {
     const Index count = q.tokens - first < rows ? q.tokens - first : rows;
-    Index visible[rows] = {}, pairs[rows] = {}, longest = 0;
+    VisibleRange visible[rows] = {};
+    const std::uint8_t* booleans[rows] = {};
+    Index pairs[rows] = {}, begin = key_count, end = 0;
     for (Index r = 0; r < count; ++r) {
       const float* query = q.row(b, head, first + r);
       for (Index c = 0; c < q.dim; ++c) values[r * q.dim + c] = static_cast<double>(query[c]);
       pack_bit_planes(query, q.dim, thresholds, query_bits.data() + r * row_bytes);
-      visible[r] = visible_keys(causal, first + r, q.tokens, key_count).end;  // from key 0 on
-      longest = visible[r] > longest ? visible[r] : longest;
+      visible[r] = mask.range(b, first + r, q.tokens, key_count);
+      if (mask.has_booleans()) booleans[r] = mask.booleans(b, head, first + r);
+      begin = visible[r].begin < begin ? visible[r].begin : begin;
+      end = visible[r].end > end ? visible[r].end : end;
     }
-    for (Index j = 0; j < longest; ++j) {
+    for (Index j = begin; j < end; ++j) {
       for (Index c = 0; c < q.dim; ++c)
         key_values[c] = static_cast<double>(keys.values[j * q.dim + c]);
       for (Index r = 0; r < count; ++r) {
-        if (j >= visible[r]) continue;
+        if (j < visible[r].begin || j >= visible[r].end) continue;
+        if (booleans[r] != nullptr && booleans[r][j] == 0) continue;
         const double* query_values = values.data() + r * q.dim;
         const double exact =
             scale * sum_in_lanes(q.dim, [=](Index c) { return query_values[c] * key_values[c]; });
@@ -122,7 +128,7 @@ inline Status try_calibrate_temperature(View<const float> q, Index b, Index head
 // query_heads]. key_mean is [batch * kv_heads * head_dim] or null for keys that are not centred;
 // clip is [batch * kv_heads] and may be null for sign encoding.
 inline Status try_temperatures(const Bitformer& mechanism, View<const float> q, View<const float> k,
-                               const float* key_mean, const float* clip, bool causal,
+                               const float* key_mean, const float* clip, const Mask& mask,
                                double* temperature) noexcept {
   const double scale = mechanism.scale.or_else(default_scale(q.dim));
   const Index group = q.heads / k.heads;
@@ -146,7 +152,7 @@ inline Status try_temperatures(const Bitformer& mechanism, View<const float> q, 
       const BitformerKeys keys = bitformer_keys(k, b, g, mean, thresholds);
       for (Index h = 0; h < group; ++h) {
         const Status status = try_calibrate_temperature(q, b, g * group + h, keys, thresholds,
-                                                        scale, causal, head_temperature[h]);
+                                                        scale, mask, head_temperature[h]);
         if (!status.ok()) return status;
       }
     }

@@ -169,7 +169,7 @@ void bitformer_prepare_training_keys(const BitformerTrainingArguments& a) noexce
                         workspace.key_levels + j * a.head_dim);
 }
 
-// The forward pass of one a.
+// The forward pass of one head.
 template <class L>
 void bitformer_training_forward(const BitformerTrainingArguments& a) noexcept {
   using Float = typename Ops<L>::Float;
@@ -190,7 +190,7 @@ void bitformer_training_forward(const BitformerTrainingArguments& a) noexcept {
       }
     clear_rows(out, block.rows, a.value_dim);
     for (Index begin = 0; begin < block.end; begin += tile_keys) {
-      const Index end = begin + tile_keys < block.end ? begin + tile_keys : block.end;
+      const Index end = block.tile_end(begin);
       add_to_queries<L, MultiplyStep<L>>(
           block, begin, end, workspace.scores + begin * gradient_rows, a.value, a.value_dim, out);
     }
@@ -265,7 +265,7 @@ void bitformer_finish_keys(const BitformerTrainingArguments& a) noexcept {
   }
 }
 
-// The backward pass of one a.
+// The backward pass of one head.
 template <class L>
 void bitformer_training_gradient(const BitformerTrainingArguments& a) noexcept {
   const BitformerTrainingWorkspace workspace(a);
@@ -283,12 +283,11 @@ void bitformer_training_gradient(const BitformerTrainingArguments& a) noexcept {
     transpose_rows<L>(out_gradient, block.rows, a.value_dim, 1.0f, workspace.out_gradient);
     rows.mean.fill(0);
     for (Index r = 0; r < block.rows; ++r)
-      for (Index c = 0; c < a.value_dim; ++c)
-        rows.mean.lane[r] += out_gradient.row(r)[c] * a.out.row(first + r)[c];
+      rows.mean.lane[r] = dot_product<L>(out_gradient.row(r), a.out.row(first + r), a.value_dim);
     clear_rows(query_gradient, block.rows, dim);
 
     for (Index begin = 0; begin < block.end; begin += tile_keys) {
-      const Index end = begin + tile_keys < block.end ? begin + tile_keys : block.end;
+      const Index end = block.tile_end(begin);
       pair_sums<L, MultiplyStep<L>>(a.value.from(begin), end - begin, workspace.out_gradient,
                                     a.value_dim, workspace.gradient);
       hide_pairs(block, begin, end, workspace.gradient, 0.0f);

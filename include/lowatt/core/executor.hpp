@@ -10,7 +10,7 @@ LOWATT_API_BEGIN
 // An executor has `int workers()` and `run(tasks, f)`, which calls f(task, worker) once for each
 // task in [0, tasks) with worker in [0, workers()) and returns when all are done. One worker id is
 // used by one thread at a time; it selects a slice of the workspace. Neither may throw: attention
-// calls are noexcept. Adaptors for OpenMP or oneTBB are a few lines each.
+// calls are noexcept. interop/ has executors of OpenMP and oneTBB.
 template <class E>
 concept Executor = requires(E& executor, Index tasks, void (*f)(Index, Index)) {
   { executor.workers() } -> std::convertible_to<int>;

@@ -209,6 +209,10 @@ void inhibitor_out_gradient(const InhibitorTrainingArguments& a, const GradientB
                     workspace.out_gradient_lanes);
 }
 
+// Keys or rows whose gradients are computed side by side: each takes two registers.
+template <class L>
+inline constexpr int inhibitor_together = Ops<L>::block_vectors == 4 ? 8 : 4;
+
 // -dz of Keys keys from `first` on.
 template <class L, int Keys>
 void inhibition_to_scores(const InhibitorGradientWorkspace& workspace, Index first,
@@ -369,15 +373,15 @@ void distances_to_tokens(const float* gradient, ConstFloatRows query, ConstFloat
   }
   for (Index j = 0; j < count; ++j) {
     const Float at_key = load(key.row(j));
-    Float of_key = load(key_gradient.row(j));
+    Float of_key(0.0f);
     LOWATT_UNROLL
     for (int r = 0; r < Rows; ++r) {
       const Float sign = Op::sign(at_query[r] - at_key);
       const Float weight(gradient[j * gradient_rows + r]);
       of_query[r] = Op::multiply_add(weight, sign, of_query[r]);
-      of_key = of_key - weight * sign;
+      of_key = Op::multiply_add(weight, sign, of_key);
     }
-    store(key_gradient.row(j), of_key);
+    store(key_gradient.row(j), load(key_gradient.row(j)) - of_key);
   }
   LOWATT_UNROLL
   for (int r = 0; r < Rows; ++r)
@@ -388,7 +392,7 @@ void distances_to_tokens(const float* gradient, ConstFloatRows query, ConstFloat
 template <class L>
 void inhibitor_token_gradients(const InhibitorTrainingArguments& a, const GradientBlock& block,
                                Index begin, Index end, const float* gradient) noexcept {
-  constexpr int together = Ops<L>::block_vectors == 4 ? 8 : 4;
+  constexpr int together = inhibitor_together<L>;
   const auto run = [&]<int Rows, bool IsPartial>(Index r, Index c) {
     const Index row = block.first + r;
     distances_to_tokens<L, Rows, IsPartial>(
@@ -434,6 +438,7 @@ double inhibitor_gain_gradient(const InhibitorTrainingArguments& a, const Gradie
 
 template <class L>
 void inhibitor_training_gradient(const InhibitorTrainingArguments& a) noexcept {
+  constexpr int together = inhibitor_together<L>;
   const InhibitorGradientWorkspace workspace(a);
   double of_scale = 0, of_alpha = 0, of_beta = 0;
   for (Index first = 0; first < a.queries; first += gradient_rows) {
@@ -452,11 +457,14 @@ void inhibitor_training_gradient(const InhibitorTrainingArguments& a) noexcept {
       inhibitor_scores<L>(a, block, begin, end, workspace.distances + begin * gradient_rows, mean,
                           workspace.scores);
       inhibitor_values<L>(a.value.from(begin), keys, a.value_dim, a.is_signed, workspace);
-      for_rows(keys, [&]<int Keys>(Index j) {
+      const auto inhibition = [&]<int Keys>(Index j) {
         inhibition_to_scores<L, Keys>(workspace, j, a.value_dim);
         inhibition_to_values<L, Keys>(workspace, j, block.rows, a.value_dim,
                                       a.value_gradient.from(begin + j));
-      });
+      };
+      Index j = 0;
+      for (; j + together <= keys; j += together) inhibition.template operator()<together>(j);
+      for (; j < keys; ++j) inhibition.template operator()<1>(j);
       inhibitor_score_gradient<L>(a, block, begin, end, mean, workspace, sums);
     }
     for (Index r = 0; r < block.rows; ++r) {

@@ -16,7 +16,7 @@
 // bytes per candidate.
 #pragma once
 
-#include "../core/rows.hpp"
+#include "../core/mask.hpp"
 #include "../core/status.hpp"
 #include "../quant/calibration.hpp"
 #include "trade_off.hpp"
@@ -45,20 +45,23 @@ inline void add_row(double* sums, double weight, const float* row, Index n) noex
   for (Index c = 0; c < n; ++c) sums[c] += weight * static_cast<double>(row[c]);
 }
 
-// out = sum of weights[j] * row j over `count` rows, four at a time to spare loads and stores.
-inline void weighted_sum(const double* weights, const float* rows, Index stride, Index count,
-                         double* out, Index n) noexcept {
+// out = sum of weights[j] * row j over the `count` positions j, four at a time to spare loads and
+// stores.
+inline void weighted_sum(const double* weights, const Index* positions, Index count,
+                         const float* rows, Index stride, double* out, Index n) noexcept {
   for (Index c = 0; c < n; ++c) out[c] = 0;
-  Index j = 0;
-  for (; j + 4 <= count; j += 4) {
-    const float* row = rows + j * stride;
+  Index i = 0;
+  for (; i + 4 <= count; i += 4) {
+    const Index j[4] = {positions[i], positions[i + 1], positions[i + 2], positions[i + 3]};
+    const float* const row[4] = {rows + j[0] * stride, rows + j[1] * stride, rows + j[2] * stride,
+                                 rows + j[3] * stride};
     for (Index c = 0; c < n; ++c)
-      out[c] += weights[j] * static_cast<double>(row[c]) +
-                weights[j + 1] * static_cast<double>(row[stride + c]) +
-                weights[j + 2] * static_cast<double>(row[2 * stride + c]) +
-                weights[j + 3] * static_cast<double>(row[3 * stride + c]);
+      out[c] += weights[j[0]] * static_cast<double>(row[0][c]) +
+                weights[j[1]] * static_cast<double>(row[1][c]) +
+                weights[j[2]] * static_cast<double>(row[2][c]) +
+                weights[j[3]] * static_cast<double>(row[3][c]);
   }
-  for (; j < count; ++j) add_row(out, weights[j], rows + j * stride, n);
+  for (; i < count; ++i) add_row(out, weights[positions[i]], rows + positions[i] * stride, n);
 }
 
 struct LatteGap {
@@ -110,6 +113,7 @@ class LatteMeter {
       value_ = Array<float>(k.tokens * v.dim);
       query_ = query_high_ = Array<std::int16_t>(k.dim);
       gaps_ = Array<detail::LatteGap>(2 * k.tokens);
+      seen_ = Array<Index>(k.tokens);
       dots_ = Array<std::int32_t>(k.tokens);
       weights_ = logits_ = Array<double>(k.tokens);
       query_values_ = Array<double>(k.dim);
@@ -117,7 +121,8 @@ class LatteMeter {
     }
     // Of arrays that were assigned together the first is the last to be made.
     if (key_.empty() || value_.empty() || query_.empty() || query_values_.empty() ||
-        gaps_.empty() || dots_.empty() || weights_.empty() || survivors_sum_.empty())
+        gaps_.empty() || seen_.empty() || dots_.empty() || weights_.empty() ||
+        survivors_sum_.empty())
       return failure(StatusCode::out_of_memory, "no memory to measure thresholds on %td keys",
                      k.tokens);
     for (Index j = 0; j < k.tokens; ++j) {
@@ -133,9 +138,12 @@ class LatteMeter {
     return {};
   }
 
-  // A query that sees the first `visible` keys. `trade_off` is over `candidates`.
-  void add(const float* query, Index visible, double scale, const Array<double>& candidates,
-           LatteFigures figures, LatteTradeOff& trade_off) noexcept {
+  // One query of q's head h and what it sees. `trade_off` is over `candidates`.
+  void add(View<const float> q, Index h, Index token, const Mask& mask, double scale,
+           const Array<double>& candidates, LatteFigures figures,
+           LatteTradeOff& trade_off) noexcept {
+    const float* query = q.row(b_, h, token);
+    const Index visible = mask.list(b_, h, token, q.tokens, k_.tokens, seen_.data());
     if (visible == 0) return;
     LatteReport& whole = trade_off.whole();
     whole.visible += visible;
@@ -209,15 +217,18 @@ class LatteMeter {
   // Gaps of the query's low-precision scores to the best one, smallest first.
   const detail::LatteGap* ranked(Index visible) noexcept {
     std::int32_t best = INT32_MIN, least = INT32_MAX;
-    for (Index j = 0; j < visible; ++j) {
+    for (Index n = 0; n < visible; ++n) {
+      const Index j = seen_[n];
       const std::int32_t low =
           detail::integer_dot(query_high_.data(), key_high_.data() + j * k_.dim, k_.dim);
       dots_[j] = low;
       best = low > best ? low : best;
       least = low < least ? low : least;
     }
-    for (Index j = 0; j < visible; ++j)
-      gaps_[j] = {static_cast<std::uint32_t>(best - dots_[j]), static_cast<std::uint32_t>(j)};
+    for (Index n = 0; n < visible; ++n) {
+      const Index j = seen_[n];
+      gaps_[n] = {static_cast<std::uint32_t>(best - dots_[j]), static_cast<std::uint32_t>(j)};
+    }
     return detail::sort_by_gap(gaps_.data(), gaps_.data() + k_.tokens, visible,
                                static_cast<std::uint32_t>(best - least));
   }
@@ -254,17 +265,19 @@ class LatteMeter {
   // Exact scores, softmax weights relative to the best, and the output with all visible keys.
   void weigh(Index visible, double unit) noexcept {
     best_dot_ = INT32_MIN;
-    for (Index j = 0; j < visible; ++j) {
+    for (Index n = 0; n < visible; ++n) {
+      const Index j = seen_[n];
       dots_[j] = detail::integer_dot(query_.data(), key_.data() + j * k_.dim, k_.dim);
       best_dot_ = dots_[j] > best_dot_ ? dots_[j] : best_dot_;
     }
     total_weight_ = 0;
-    for (Index j = 0; j < visible; ++j) {
+    for (Index n = 0; n < visible; ++n) {
+      const Index j = seen_[n];
       weights_[j] = weight(dots_[j], best_dot_, unit);
       total_weight_ += weights_[j];
     }
-    detail::weighted_sum(weights_.data(), value_.data(), v_.dim, visible, unfiltered_.data(),
-                         v_.dim);
+    detail::weighted_sum(weights_.data(), seen_.data(), visible, value_.data(), v_.dim,
+                         unfiltered_.data(), v_.dim);
     const double step = static_cast<double>(value_scale_.scale) / total_weight_;
     for (double& sum : unfiltered_) sum *= step;
   }
@@ -303,14 +316,18 @@ class LatteMeter {
   void attend_softmax(const float* query, Index visible, double scale) noexcept {
     for (Index c = 0; c < k_.dim; ++c) query_values_[c] = static_cast<double>(query[c]);
     double best = -__builtin_inf();
-    for (Index j = 0; j < visible; ++j) {
+    for (Index n = 0; n < visible; ++n) {
+      const Index j = seen_[n];
       const double logit = scale * detail::dot(query_values_.data(), k_.row(b_, g_, j), k_.dim);
       logits_[j] = logit;
       best = logit > best ? logit : best;
     }
     double total = 0;
-    for (Index j = 0; j < visible; ++j) total += logits_[j] = __builtin_exp(logits_[j] - best);
-    detail::weighted_sum(logits_.data(), v_.row(b_, g_, 0), v_.token_stride, visible,
+    for (Index n = 0; n < visible; ++n) {
+      const Index j = seen_[n];
+      total += logits_[j] = __builtin_exp(logits_[j] - best);
+    }
+    detail::weighted_sum(logits_.data(), seen_.data(), visible, v_.row(b_, g_, 0), v_.token_stride,
                          softmax_.data(), v_.dim);
     for (double& sum : softmax_) sum /= total;
   }
@@ -325,6 +342,7 @@ class LatteMeter {
   // Of one row.
   Array<std::int16_t> query_, query_high_;
   Array<double> query_values_;
+  Array<Index> seen_;             // positions of visible keys
   Array<detail::LatteGap> gaps_;  // [2][tokens]
   Array<std::int32_t> dots_;      // low-precision scores, then exact ones
   std::int32_t best_dot_ = 0;
@@ -341,7 +359,7 @@ class LatteMeter {
 // values.
 inline Status try_measure(LatteTradeOff& trade_off, LatteMeter& meter, const Latte& mechanism,
                           View<const float> q, View<const float> k, View<const float> v, Index h,
-                          bool causal, const Calibration& calibration,
+                          const Mask& mask, const Calibration& calibration,
                           const Array<double>& candidates, LatteFigures figures) noexcept {
   const double scale = mechanism.scale.or_else(default_scale(q.dim));
   const Index g = h / (q.heads / k.heads);
@@ -356,16 +374,15 @@ inline Status try_measure(LatteTradeOff& trade_off, LatteMeter& meter, const Lat
         !status.ok())
       return status;
     for (Index i = 0; i < q.tokens; ++i)
-      meter.add(q.row(b, h, i), visible_keys(causal, i, q.tokens, k.tokens).end, scale, candidates,
-                figures, trade_off);
+      meter.add(q, h, i, mask, scale, candidates, figures, trade_off);
   }
   return {};
 }
 
 // Thetas of all query heads for the mechanism's target: theta[query_heads].
 inline Status try_choose_thetas(const Latte& mechanism, View<const float> q, View<const float> k,
-                                View<const float> v, bool causal, const Calibration& calibration,
-                                double* theta) noexcept {
+                                View<const float> v, const Mask& mask,
+                                const Calibration& calibration, double* theta) noexcept {
   // The largest unit that a row can have.
   float query_absmax = 0, key_absmax = 0;
   for (Index b = 0; b < q.batch; ++b)
@@ -386,7 +403,7 @@ inline Status try_choose_thetas(const Latte& mechanism, View<const float> q, Vie
   LatteMeter meter;
   const bool by_error = mechanism.error.given;
   for (Index h = 0; h < q.heads; ++h) {
-    if (Status status = try_measure(trade_off, meter, mechanism, q, k, v, h, causal, calibration,
+    if (Status status = try_measure(trade_off, meter, mechanism, q, k, v, h, mask, calibration,
                                     candidates, by_error ? LatteFigures::all : LatteFigures::pairs);
         !status.ok())
       return status;
@@ -398,8 +415,9 @@ inline Status try_choose_thetas(const Latte& mechanism, View<const float> q, Vie
 
 // What given thetas do: reports[query_heads].
 inline Status try_report_thetas(const Latte& mechanism, View<const float> q, View<const float> k,
-                                View<const float> v, bool causal, const Calibration& calibration,
-                                PerHead theta, LatteReport* reports) noexcept {
+                                View<const float> v, const Mask& mask,
+                                const Calibration& calibration, PerHead theta,
+                                LatteReport* reports) noexcept {
   Array<double> candidates(1);
   LatteTradeOff trade_off(1);
   if (candidates.empty() || trade_off.empty())
@@ -407,7 +425,7 @@ inline Status try_report_thetas(const Latte& mechanism, View<const float> q, Vie
   LatteMeter meter;
   for (Index h = 0; h < q.heads; ++h) {
     candidates[0] = theta[h];
-    if (Status status = try_measure(trade_off, meter, mechanism, q, k, v, h, causal, calibration,
+    if (Status status = try_measure(trade_off, meter, mechanism, q, k, v, h, mask, calibration,
                                     candidates, LatteFigures::all);
         !status.ok())
       return status;

@@ -251,7 +251,7 @@ void soft_latte_statistics(const SoftLatteTrainingArguments& a, const GradientBl
   rows.sum.fill(0);
   rows.masks.fill(0);
   for (Index begin = 0; begin < block.end; begin += tile_keys) {
-    const Index end = begin + tile_keys < block.end ? begin + tile_keys : block.end;
+    const Index end = block.tile_end(begin);
     soft_latte_add_sums<L>(workspace.low + begin * gradient_rows,
                            soft_latte_scores<L>(a, block, begin, end), end - begin, rows);
   }
@@ -278,7 +278,7 @@ void soft_latte_weights(const float* low, const float* score, Index keys,
   }
 }
 
-// Visible pairs of the a.
+// Visible pairs of the head.
 LOWATT_ALWAYS_INLINE double soft_latte_pairs(const GradientArguments& a) noexcept {
   double pairs = 0;
   for (Index i = 0; i < a.queries; ++i)
@@ -286,7 +286,7 @@ LOWATT_ALWAYS_INLINE double soft_latte_pairs(const GradientArguments& a) noexcep
   return pairs;
 }
 
-// The forward pass of one a.
+// The forward pass of one head.
 template <class L>
 void soft_latte_training_forward(const SoftLatteTrainingArguments& a) noexcept {
   const SoftLatteWorkspace workspace(a);
@@ -300,7 +300,7 @@ void soft_latte_training_forward(const SoftLatteTrainingArguments& a) noexcept {
     for (Index r = 0; r < block.rows; ++r) masks += static_cast<double>(rows.masks.lane[r]);
     clear_rows(out, block.rows, a.value_dim);
     for (Index begin = 0; begin < block.end; begin += tile_keys) {
-      const Index end = begin + tile_keys < block.end ? begin + tile_keys : block.end;
+      const Index end = block.tile_end(begin);
       soft_latte_weights<L>(workspace.low + begin * gradient_rows,
                             soft_latte_scores<L>(a, block, begin, end), end - begin, rows,
                             workspace.weight);
@@ -366,7 +366,7 @@ void soft_latte_best_gradient(const SoftLatteTrainingArguments& a, const Gradien
   }
 }
 
-// The backward pass of one a.
+// The backward pass of one head.
 template <class L>
 void soft_latte_training_gradient(const SoftLatteTrainingArguments& a) noexcept {
   const SoftLatteWorkspace workspace(a);
@@ -385,13 +385,12 @@ void soft_latte_training_gradient(const SoftLatteTrainingArguments& a) noexcept 
     rows.mean.fill(0);
     rows.low_sum.fill(0);
     for (Index r = 0; r < block.rows; ++r)
-      for (Index c = 0; c < a.value_dim; ++c)
-        rows.mean.lane[r] += out_gradient.row(r)[c] * a.out.row(first + r)[c];
+      rows.mean.lane[r] = dot_product<L>(out_gradient.row(r), a.out.row(first + r), a.value_dim);
     clear_rows(query_gradient, block.rows, dim);
     if (a.quantised) clear_rows({workspace.low_query_gradient, dim}, block.rows, dim);
 
     for (Index begin = 0; begin < block.end; begin += tile_keys) {
-      const Index end = begin + tile_keys < block.end ? begin + tile_keys : block.end;
+      const Index end = block.tile_end(begin);
       const float* score = soft_latte_scores<L>(a, block, begin, end);
       pair_sums<L, MultiplyStep<L>>(a.value.from(begin), end - begin, workspace.out_gradient,
                                     a.value_dim, workspace.gradient);

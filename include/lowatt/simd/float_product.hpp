@@ -7,9 +7,9 @@
 //
 // Lives on       for products, fused multiply-add: two per cycle. A block of 4 rows by 4 registers
 //                (8 rows where there are fewer columns) has enough sums to hide its latency, and
-//                needs half a load per operation.
-// Accuracy       sums run over k in order, one rounding per term (two where a level has no fused
-//                multiply-add).
+//                needs half a load per operation; 8 rows by one register need more than one.
+// Accuracy       sums run over k in order, one rounding per term (two where
+//                a level has no fused multiply-add).
 // Tails          columns beyond the last whole register are loaded and stored alone; rows beyond
 //                the last whole block come one at a time.
 #pragma once

@@ -16,6 +16,8 @@
 //                Whatever their pair holds is not read by the two sums.
 #pragma once
 
+#include <xmmintrin.h>
+
 #include "../core/rows.hpp"
 #include "float_product.hpp"
 
@@ -79,10 +81,41 @@ LOWATT_ALWAYS_INLINE void clear_rows(FloatRows rows, Index count, Index dim) noe
 template <class L>
 void transpose_rows(ConstFloatRows rows, Index count, Index dim, float factor,
                     float* out) noexcept {
-  for (Index i = 0; i < count; ++i)
+  const __m128 factors = _mm_set1_ps(factor);
+  Index i = 0;
+  for (; i + 4 <= count; i += 4) {
+    const auto row = [&](Index r, Index c) __attribute__((always_inline)) {
+      return _mm_mul_ps(factors, _mm_loadu_ps(rows.row(i + r) + c));
+    };
+    Index c = 0;
+    for (; c + 4 <= dim; c += 4) {
+      __m128 a = row(0, c), b = row(1, c), d = row(2, c), e = row(3, c);
+      _MM_TRANSPOSE4_PS(a, b, d, e);
+      float* const to = out + c * gradient_rows + i;
+      _mm_storeu_ps(to, a);
+      _mm_storeu_ps(to + gradient_rows, b);
+      _mm_storeu_ps(to + 2 * gradient_rows, d);
+      _mm_storeu_ps(to + 3 * gradient_rows, e);
+    }
+    for (; c < dim; ++c)
+      for (Index r = i; r < i + 4; ++r) out[c * gradient_rows + r] = factor * rows.row(r)[c];
+  }
+  for (; i < count; ++i)
     for (Index c = 0; c < dim; ++c) out[c * gradient_rows + i] = factor * rows.row(i)[c];
-  for (Index i = count; i < gradient_rows; ++i)
+  for (; i < gradient_rows; ++i)
     for (Index c = 0; c < dim; ++c) out[c * gradient_rows + i] = 0;
+}
+
+template <class L>
+float dot_product(const float* a, const float* b, Index n) noexcept {
+  using Op = Ops<L>;
+  typename Op::Float sum(0.0f);
+  Index c = 0;
+  for (; c + Op::lanes <= n; c += Op::lanes)
+    sum = Op::multiply_add(Op::Float::load_unaligned(a + c), Op::Float::load_unaligned(b + c), sum);
+  if (c < n)
+    sum = Op::multiply_add(Op::load_lanes(a + c, n - c), Op::load_lanes(b + c, n - c), sum);
+  return Op::reduce_add(sum);
 }
 
 // pairs[count][16] = sum_c step(keys[j][c], transposed[c][i]).

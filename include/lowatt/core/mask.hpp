@@ -1,0 +1,65 @@
+// Which keys a query sees.
+#pragma once
+
+#include "rows.hpp"
+#include "view.hpp"
+
+namespace lowatt {
+
+// All that is given holds at once. What it refers to is not copied.
+struct Mask {
+  bool causal = false;
+  Index window_left = -1, window_right = -1;
+  const Index* key_lengths = nullptr;
+  View<const std::uint8_t> visible = {};
+
+  LOWATT_ALWAYS_INLINE constexpr bool has_booleans() const noexcept {
+    return visible.data != nullptr;
+  }
+
+  // The keys that a query of batch entry b sees, but for those that booleans hide.
+  LOWATT_ALWAYS_INLINE constexpr VisibleRange range(Index b, Index query, Index queries,
+                                                    Index keys) const noexcept {
+    VisibleRange seen = visible_keys(causal, query, queries, keys);
+    const Index own = query + keys - queries;  // where the query stands among the keys
+    if (window_left >= 0 && seen.begin < own - window_left) seen.begin = own - window_left;
+    if (window_right >= 0 && window_right < seen.end - own - 1) seen.end = own + window_right + 1;
+    if (key_lengths != nullptr && seen.end > key_lengths[b]) seen.end = key_lengths[b];
+    if (seen.end < seen.begin) seen.end = seen.begin;
+    return seen;
+  }
+
+  // The booleans of one query, one per key; there must be booleans.
+  LOWATT_ALWAYS_INLINE constexpr const std::uint8_t* booleans(Index b, Index head,
+                                                              Index query) const noexcept {
+    return visible.row(visible.batch > 1 ? b : 0, visible.heads > 1 ? head : 0, query);
+  }
+
+  // Writes the positions of all keys that a query sees, ascending; returns how many.
+  LOWATT_ALWAYS_INLINE constexpr Index list(Index b, Index head, Index query, Index queries,
+                                            Index keys, Index* positions) const noexcept {
+    const VisibleRange seen = range(b, query, queries, keys);
+    const std::uint8_t* row = has_booleans() ? booleans(b, head, query) : nullptr;
+    Index count = 0;
+    for (Index j = seen.begin; j < seen.end; ++j)
+      if (row == nullptr || row[j] != 0) positions[count++] = j;
+    return count;
+  }
+};
+
+// Bit j of the result tells whether booleans[j] is not 0, for j < count <= 64.
+LOWATT_ALWAYS_INLINE std::uint64_t word_of_booleans(const std::uint8_t* booleans,
+                                                    Index count) noexcept {
+  constexpr std::uint64_t low_bits = 0x7f7f7f7f7f7f7f7f;
+  std::uint64_t word = 0;
+  for (Index j = 0; j < count; j += 8) {
+    std::uint64_t bytes = 0;
+    __builtin_memcpy(&bytes, booleans + j, static_cast<std::size_t>(count - j < 8 ? count - j : 8));
+    // The top bit of each byte that is not 0, then those eight bits side by side.
+    const std::uint64_t tops = (((bytes & low_bits) + low_bits) | bytes) & ~low_bits;
+    word |= ((tops >> 7) * 0x0102040810204080 >> 56) << j;
+  }
+  return word;
+}
+
+}  // namespace lowatt
