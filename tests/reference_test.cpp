@@ -382,7 +382,7 @@ std::vector<double> temperatures(const Bitformer& mechanism, const Tensor<>& q, 
   const Array<float> clips = default_clips(k.view(), means.data());
   std::vector<double> result(static_cast<std::size_t>(q.heads));
   const Status status = try_temperatures(mechanism, q.view(), k.view(), means.data(), clips.data(),
-                                         causal, result.data());
+                                         {.causal = causal}, result.data());
   EXPECT_TRUE(status.ok()) << status.message;
   return result;
 }
