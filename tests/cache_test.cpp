@@ -246,6 +246,13 @@ TYPED_TEST(Cache, WorkspaceKeepsTheMemoryContract) {
     return lowatt::plan(this->mechanism, shape).workspace_size(1);
   };
   EXPECT_LE(size(200000) - size(100000), 64 * 100000);
+  const std::uint8_t visible = 1;  // not read by a plan
+  const auto masked_size = [&](Index keys) {
+    const lowatt::Shape shape{1, 2, 1, 64, keys, this->head_dim, this->value_dim};
+    const lowatt::Options options{.mask = {&visible, 1, 1, 64, keys}};
+    return lowatt::plan(this->mechanism, shape, options).workspace_size(1);
+  };
+  EXPECT_LE(masked_size(200000) - masked_size(100000), 64 * 100000);
   EXPECT_EQ(lowatt::plan(this->mechanism, {1, 2, 1, 64, 500, 8, 8}).workspace_size(3),
             3 * lowatt::plan(this->mechanism, {1, 2, 1, 64, 500, 8, 8}).workspace_size(1));
 }

@@ -191,6 +191,16 @@ TEST(MaskRefusal, PlansOfOtherCaches) {
                "mask.dim is 9 but the number of keys is 5");
 }
 
+TEST(Mask, WindowsMayBeLongerThanAnything) {
+  const lowatt::Mask mask{.window_left = PTRDIFF_MAX, .window_right = PTRDIFF_MAX};
+  for (const Index keys_there : {Index{3}, Index{9}, Index{20}})
+    for (Index i = 0; i < 9; ++i) {
+      const lowatt::VisibleRange seen = mask.range(0, i, 9, keys_there);
+      EXPECT_EQ(seen.begin, 0) << i;
+      EXPECT_EQ(seen.end, keys_there) << i;
+    }
+}
+
 TEST(Mask, WordOfBooleans) {
   std::mt19937 random(3);
   for (int round = 0; round < 2000; ++round) {

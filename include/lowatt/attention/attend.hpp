@@ -23,12 +23,6 @@ Status try_attend(View<const float> q, const KvCache<M>& cache, View<float> out,
       !status.ok())
     return status;
 
-  if (options.mask.data != nullptr)
-    if (Status status = detail::check_apart("out", detail::bytes_of(out), "mask",
-                                            detail::bytes_of(options.mask));
-        !status.ok())
-      return status;
-
   Plan<M> plan;
   const Shape shape{held.batch,   q.heads,       held.kv_heads, q.tokens,
                     cache.size(), held.head_dim, held.value_dim};
@@ -42,8 +36,10 @@ Status try_attend(View<const float> q, const KvCache<M>& cache, View<float> out,
     return status;
   const detail::ByteRange<std::byte> scratch{workspace.data, workspace.data + needed};
   if (Status status = detail::first_failure(
+          detail::check_apart("out", detail::bytes_of(out), "mask", detail::bytes_of(options.mask)),
           detail::check_apart("workspace", scratch, "q", detail::bytes_of(q)),
-          detail::check_apart("workspace", scratch, "out", detail::bytes_of(out)));
+          detail::check_apart("workspace", scratch, "out", detail::bytes_of(out)),
+          detail::check_apart("workspace", scratch, "mask", detail::bytes_of(options.mask)));
       !status.ok())
     return status;
   if (options.kept != nullptr) {

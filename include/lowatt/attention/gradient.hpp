@@ -122,7 +122,8 @@ Status run_kv_heads(const M& mechanism, View<const float> q, View<const float> k
   if (Status status = try_find_kernels(options.level, table); !status.ok()) return status;
   const int workers = options.executor.workers();
   if (Status status = check_workers(workers); !status.ok()) return status;
-  constexpr Index per_dim = 1 << 10, per_key = 1 << 10;  // no workspace takes more bytes
+  // No workspace takes more bytes, but for copies of the keys in float32, which are in memory too.
+  constexpr Index per_dim = 1 << 10, per_key = 1 << 10;
   Index needed = 0;
   if (!fits_memory(shape.keys, per_key) ||
       !fits_memory(shape.head_dim + shape.value_dim, per_dim) ||

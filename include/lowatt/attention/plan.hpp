@@ -99,6 +99,19 @@ class Plan {
     return heads_ > 1 ? (group() + heads_ - 1) / heads_ : group() * blocks_;
   }
 
+  // Rows of a block. Words of booleans take the room of one row in eight: a kernel may keep 64
+  // bytes per key for all of its rows, and a word per tile and row is an eighth of a byte for each.
+  Index block_rows(const M& mechanism) const noexcept {
+    const Index most = Adapter<M>::query_block(mechanism, shape_);
+    return mask_.has_booleans() ? most - most / 8 : most;
+  }
+  // Workspace of the kernel for blocks of so many rows.
+  Index kernel_bytes(const M& mechanism) const noexcept {
+    Shape block = shape_;
+    block.queries = lesser(block.queries, block_rows(mechanism));
+    return Adapter<M>::workspace_bytes(mechanism, block);
+  }
+
   Status check_run(Index task, View<const float> q, const KvCache<M>& cache,
                    View<float> out) const noexcept {
     const CacheShape& held = cache.shape();
@@ -118,8 +131,7 @@ class Plan {
                      cache.size(), shape_.keys);
     if (mask_.has_booleans() && cache.size() != mask_.visible.dim)
       return detail::check_equal("mask.dim", mask_.visible.dim, "the number of keys", cache.size());
-    if (Adapter<M>::workspace_bytes(cache.mechanism(), shape_) != kernel_slice_ ||
-        Adapter<M>::query_block(cache.mechanism(), shape_) != rows_)
+    if (kernel_bytes(cache.mechanism()) != kernel_slice_ || block_rows(cache.mechanism()) != rows_)
       return failure(StatusCode::invalid_argument,
                      "the cache's mechanism needs another workspace than the planned one");
     return {};
@@ -169,9 +181,9 @@ Status try_plan(Plan<M>& plan, const M& mechanism, const Shape& shape,
   if (Status status = try_find_kernels(options.level, made.table_); !status.ok()) return status;
   made.shape_ = shape;
   made.mask_ = options.visibility();
-  made.rows_ = Adapter<M>::query_block(mechanism, shape);
+  made.rows_ = made.block_rows(mechanism);
   made.blocks_ = (shape.queries + made.rows_ - 1) / made.rows_;
-  made.kernel_slice_ = made.slice_ = Adapter<M>::workspace_bytes(mechanism, shape);
+  made.kernel_slice_ = made.slice_ = made.kernel_bytes(mechanism);
   if (Adapter<M>::heads_share_blocks && shape.queries == 1)
     made.heads_ = made.group() < Plan<M>::most_heads ? made.group() : Plan<M>::most_heads;
   if (made.mask_.has_booleans()) {

@@ -22,7 +22,7 @@ struct Mask {
                                                     Index keys) const noexcept {
     VisibleRange seen = visible_keys(causal, query, queries, keys);
     const Index own = query + keys - queries;  // where the query stands among the keys
-    if (window_left >= 0 && seen.begin < own - window_left) seen.begin = own - window_left;
+    if (window_left >= 0 && window_left < own - seen.begin) seen.begin = own - window_left;
     if (window_right >= 0 && window_right < seen.end - own - 1) seen.end = own + window_right + 1;
     if (key_lengths != nullptr && seen.end > key_lengths[b]) seen.end = key_lengths[b];
     if (seen.end < seen.begin) seen.end = seen.begin;
