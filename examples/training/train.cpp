@@ -144,6 +144,10 @@ void run(int argc, char** argv) {
     schedule.steps = static_cast<std::int64_t>(
         options.epochs * static_cast<double>(task->training_examples / task->batch));
   if (options.kernels == "torch") run.arithmetic = training::Arithmetic::formula;
+  if (options.center && options.attention == "bitformer" && task->shape.form.causal)
+    throw support::InputError(
+        "--center: the mean over all keys tells a token what comes after it; "
+        "bitformer takes it on tasks without causal order only");
   run.settings = settings_of(options, *task);
   training::ModelShape shape = task->shape;
   shape.form = form_of(options, task->shape.form.causal);

@@ -136,9 +136,29 @@ class Trainer {
   std::string metrics_path() const { return run_.folder + "/metrics.csv"; }
 
   void start() {
-    if (!run_.from.empty()) load_weights(model_, run_.from);
-    model_->start(task_.training_batch(0).input, mode(), run_.schedule.filtered);
+    if (!run_.from.empty() && has_learned_the_same(run_.from)) {
+      torch::serialize::InputArchive archive = open_checkpoint(run_.from), weights;
+      archive.read("weights", weights);
+      model_->load(weights);
+    } else {
+      if (!run_.from.empty()) load_weights(model_, run_.from);
+      // Judged at once, thresholds must fit the hard mask that they are judged with.
+      const Mode first = run_.schedule.steps == 0 ? Mode{run_.arithmetic, 0} : mode();
+      model_->start(task_.training_batch(0).input, first, run_.schedule.filtered);
+    }
     support::write_file(metrics_path(), {"step,loss," + task_.measure + ",filtered,seconds\n"});
+  }
+
+  // Whether a checkpoint's attention is this run's, so that its scalars go on from where they are.
+  bool has_learned_the_same(const std::string& path) const {
+    torch::serialize::InputArchive archive = open_checkpoint(path);
+    c10::IValue settings;
+    archive.read("settings", settings);
+    const auto theirs = nlohmann::json::parse(settings.toStringRef());
+    const auto ours = nlohmann::json::parse(run_.settings);
+    for (const char* key : {"task", "attention", "planes", "center"})
+      if (theirs.value(key, nlohmann::json()) != ours.value(key, nlohmann::json())) return false;
+    return true;
   }
 
   void resume() {
