@@ -104,7 +104,7 @@ def draw_filtering(task, runs, path):
         if kind:
             points[kind].append((statistics.mean(100 * r["filtered"] for r in results),
                                  statistics.mean(factor * r[f"{key}_int8"] for r in results)))
-    if not points:
+    if sum(map(len, points.values())) < 2:
         return
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
