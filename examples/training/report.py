@@ -88,7 +88,7 @@ def draw_training(task, runs, path):
     axes.set(title=f"{task}, while training", xlabel="step", ylabel=column)
     axes.legend()
     axes.grid(alpha=0.3)
-    figure.savefig(path)
+    figure.savefig(path, metadata={"Date": None})
 
 
 def draw_filtering(task, runs, path):
@@ -115,7 +115,7 @@ def draw_filtering(task, runs, path):
     axes.set(title=f"LATTE, {task}", xlabel="filtered pairs, %", ylabel=heading)
     axes.legend()
     axes.grid(alpha=0.3)
-    figure.savefig(path)
+    figure.savefig(path, metadata={"Date": None})
 
 
 def main():
