@@ -1,7 +1,10 @@
 // How gradients are checked: against central differences of a loss in double, at every level.
 #pragma once
 
+#include <cmath>
 #include <functional>
+#include <random>
+#include <span>
 
 #include "sweep.hpp"
 #include "thread_pool.hpp"
@@ -183,6 +186,43 @@ void expect_gradients(const M& mechanism, const Case& c, Loss loss,
       if (workers == 1) first_run = run;
       EXPECT_TRUE(run == first_run) << workers << " workers, " << what;
     }
+  }
+}
+
+// A last key of NaN with a value of infinity, which the last query alone sees, changes no other
+// query's output or gradient. more(gradients) may check further.
+template <class M, class More>
+void expect_hidden_key_reaches_nothing(const M& mechanism, More more) {
+  constexpr Index head_dim = 20, value_dim = 12, keys = 70, queries = 40;
+  const Case c{{1, 2, 1, queries, keys, head_dim, value_dim}, true, Layout::padded, 9};
+  Inputs inputs(c), clean(c);
+  const auto set_last_key = [](Inputs& tensors, float key, float value) {
+    for (float& x : std::span(tensors.k.view().row(0, 0, keys - 1), head_dim)) x = key;
+    for (float& x : std::span(tensors.v.view().row(0, 0, keys - 1), value_dim)) x = value;
+  };
+  set_last_key(inputs, NAN, INFINITY);
+  set_last_key(clean, 0, 0);
+  StridedTensor out_gradient(1, 2, queries, value_dim);
+  std::mt19937 random(3);
+  out_gradient.fill_normal(random);
+  for (const lowatt::Level level : levels()) {
+    GradientTensors gradients(c), expected(c);
+    for (auto [in, result] : {std::pair(&inputs, &gradients), std::pair(&clean, &expected)}) {
+      const lowatt::View<const float> q = in->q.view(), k = in->k.view(), v = in->v.view();
+      const lowatt::Options options{.causal = true, .level = level};
+      lowatt::attend_training(mechanism, q, k, v, in->out.view(), {}, options);
+      lowatt::attend_gradient(mechanism, q, k, v, std::as_const(in->out).view(),
+                              std::as_const(out_gradient).view(), result->views(), options);
+    }
+    const auto but_the_last = [](lowatt::View<const float> x) {
+      --x.tokens;
+      return x;
+    };
+    expect_identical(but_the_last(inputs.out.view()), but_the_last(clean.out.view()),
+                     "out, " + describe(level, c));
+    expect_identical(but_the_last(gradients.q.view()), but_the_last(expected.q.view()),
+                     "gradient of q, " + describe(level, c));
+    more(gradients);
   }
 }
 
