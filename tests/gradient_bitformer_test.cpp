@@ -2,7 +2,6 @@
 // against the integer kernel's.
 #include <cmath>
 #include <lowatt/bitformer/reference.hpp>
-#include <span>
 
 #include "support/gradient_check.hpp"
 #include "tensor.hpp"

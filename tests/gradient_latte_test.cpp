@@ -2,7 +2,6 @@
 // against the integer kernel's survivors.
 #include <cmath>
 #include <lowatt/latte/reference.hpp>
-#include <span>
 
 #include "support/gradient_check.hpp"
 #include "support/tensor.hpp"

@@ -166,13 +166,11 @@ struct BitformerSteps {
   }
   template <ArithmeticWithProduct A>
   A weight(const A& difference) const {
-    using arithmetic::lookup;
-    return lookup(difference, [](double x) { return __builtin_exp(x); });
+    return arithmetic::exponential(difference);
   }
   template <ArithmeticWithProduct A>
   A inverse(const A& sum_of_weights) const {
-    using arithmetic::lookup;
-    return lookup(sum_of_weights, [](double x) { return 1 / x; });
+    return arithmetic::reciprocal(sum_of_weights);
   }
 };
 

@@ -99,4 +99,18 @@ concept ArithmeticWithProduct = Arithmetic<A> && requires(const A& a, const A& b
   { a* b } -> std::convertible_to<A>;
 };
 
+namespace arithmetic {
+
+// What softmax makes weights of; one lookup each.
+template <ArithmeticWithProduct A>
+LOWATT_ALWAYS_INLINE A exponential(const A& a) {
+  return lookup(a, [](double x) { return __builtin_exp(x); });
+}
+template <ArithmeticWithProduct A>
+LOWATT_ALWAYS_INLINE A reciprocal(const A& a) {
+  return lookup(a, [](double x) { return 1 / x; });
+}
+
+}  // namespace arithmetic
+
 }  // namespace lowatt
