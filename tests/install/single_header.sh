@@ -18,6 +18,6 @@ flags=(-std=c++20 -I"$work")
 
 "$@" "${flags[@]}" -O1 -march=native -DLOWATT_TEST_DATA="\"$project/tests/golden\"" \
   -I"$project/tests" -I"$project/examples/support" \
-  "$project"/tests/golden_test.cpp "$project"/examples/support/{file,npy,tensor}.cpp \
+  "$project"/tests/golden_test.cpp "$project"/examples/support/{file,float_array,npy,tensor}.cpp \
   -lgtest_main -lgtest -o "$work/golden"
 "$work/golden" --gtest_brief=1
