@@ -350,7 +350,8 @@ void soft_latte_best_gradient(const SoftLatteTrainingArguments& a, const Gradien
   const SoftLatteWorkspace workspace(a);
   const Index dim = a.head_dim;
   const auto add = [dim](float factor, const float* from, float* to) {
-    float_combine<L, MultiplyStep<L>>({&factor, 1}, 1, {from, dim}, 1, dim, {to, dim}, true);
+    float_combine<L, MultiplyStep<L>>(ConstFloatRows{&factor, 1}, 1, {from, dim}, 1, dim, {to, dim},
+                                      true);
   };
   for (Index r = 0; r < block.rows; ++r) {
     if (block.seen(r) == 0) continue;

@@ -25,6 +25,15 @@ struct ConstFloatRows {
 
   LOWATT_ALWAYS_INLINE const float* row(Index r) const noexcept { return data + r * stride; }
   LOWATT_ALWAYS_INLINE ConstFloatRows from(Index r) const noexcept { return {row(r), stride}; }
+  LOWATT_ALWAYS_INLINE float at(Index r, Index k) const noexcept { return data[r * stride + k]; }
+};
+// The same matrix transposed: row r is what lies at r, r + stride, r + 2 * stride ...
+struct ConstFloatColumns {
+  const float* data = nullptr;
+  Index stride = 0;
+
+  LOWATT_ALWAYS_INLINE ConstFloatColumns from(Index r) const noexcept { return {data + r, stride}; }
+  LOWATT_ALWAYS_INLINE float at(Index r, Index k) const noexcept { return data[k * stride + r]; }
 };
 struct FloatRows {
   float* data = nullptr;
@@ -32,13 +41,6 @@ struct FloatRows {
 
   LOWATT_ALWAYS_INLINE float* row(Index r) const noexcept { return data + r * stride; }
   LOWATT_ALWAYS_INLINE FloatRows from(Index r) const noexcept { return {row(r), stride}; }
-};
-
-// The left side of a product: [rows][depth].
-struct FloatMatrix {
-  const float* data = nullptr;
-  Index row_stride = 0;    // elements
-  Index depth_stride = 1;  // elements
 };
 
 // The step of a product. A step adds one term to a sum, a register at a time; `left` is the same
@@ -53,8 +55,8 @@ struct MultiplyStep {
 
 // Rows rows and Vectors registers of columns, all sums in registers. Of the last register only
 // `last` columns exist where IsPartial.
-template <class L, class Step, int Rows, int Vectors, bool IsPartial = false>
-void float_block(FloatMatrix left, ConstFloatRows right, Index depth, FloatRows out, bool add,
+template <class L, class Step, int Rows, int Vectors, bool IsPartial = false, class Left>
+void float_block(Left left, ConstFloatRows right, Index depth, FloatRows out, bool add,
                  Index last = 0) noexcept {
   using Op = Ops<L>;
   using Float = typename Op::Float;
@@ -78,7 +80,7 @@ void float_block(FloatMatrix left, ConstFloatRows right, Index depth, FloatRows 
       vector[v] = load(right.data + k * right.stride + v * lanes, v);
     LOWATT_UNROLL
     for (int r = 0; r < Rows; ++r) {
-      const Float scalar(left.data[r * left.row_stride + k * left.depth_stride]);
+      const Float scalar(left.at(r, k));
       LOWATT_UNROLL
       for (int v = 0; v < Vectors; ++v) sum[r][v] = Step::add(sum[r][v], scalar, vector[v]);
     }
@@ -97,10 +99,11 @@ void float_block(FloatMatrix left, ConstFloatRows right, Index depth, FloatRows 
   }
 }
 
-// Any number of rows and columns. The right side is read in slices of a few registers of columns,
-// which stay in the first-level cache while all rows pass.
-template <class L, class Step>
-void float_combine(FloatMatrix left, Index rows, ConstFloatRows right, Index depth, Index columns,
+// Any number of rows and columns; Left is ConstFloatRows or ConstFloatColumns. The right side is
+// read in slices of a few registers of columns, which stay in the first-level cache while all rows
+// pass.
+template <class L, class Step, class Left>
+void float_combine(Left left, Index rows, ConstFloatRows right, Index depth, Index columns,
                    FloatRows out, bool add) noexcept {
   constexpr int lanes = Ops<L>::lanes, widest = Ops<L>::block_vectors;
   const auto slice = [&]<int Vectors, bool IsPartial>(Index c, Index last) {
@@ -108,8 +111,7 @@ void float_combine(FloatMatrix left, Index rows, ConstFloatRows right, Index dep
     const ConstFloatRows vector{right.data + c, right.stride};
     const auto block = [&]<int Rows>(Index r) {
       float_block<L, Step, Rows, Vectors, IsPartial>(
-          {left.data + r * left.row_stride, left.row_stride, left.depth_stride}, vector, depth,
-          {out.data + r * out.stride + c, out.stride}, add, last);
+          left.from(r), vector, depth, {out.data + r * out.stride + c, out.stride}, add, last);
     };
     Index r = 0;
     for (; r + together <= rows; r += together) block.template operator()<together>(r);

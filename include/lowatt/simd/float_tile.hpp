@@ -90,7 +90,7 @@ void float_scores(ConstFloatRows query, Index rows, Index head_dim, const FloatT
   constexpr Index together = 32;
   for (Index c = 0; c < head_dim; c += together) {
     const Index depth = head_dim - c < together ? head_dim - c : together;
-    float_combine<L, Step>({query.data + c, query.stride}, rows,
+    float_combine<L, Step>(ConstFloatRows{query.data + c, query.stride}, rows,
                            {tile.keys + c * tile_keys, tile_keys}, depth, tile_keys,
                            {scores, tile_keys}, c > 0);
   }
@@ -138,14 +138,15 @@ void float_add_values(const BlockArguments& block, Index t, const FloatTile& til
     for (Index r = 0; r < block.rows; ++r)
       hides_nonfinite |= (tile.nonfinite & ~block.visible_word(r, t)) != 0;
   if (!hides_nonfinite) {
-    float_combine<L, Step>({weights, tile_keys}, block.rows, {tile.values, value_stride}, tile_keys,
-                           value_stride, {sums.recent, sums.stride}, true);
+    float_combine<L, Step>(ConstFloatRows{weights, tile_keys}, block.rows,
+                           {tile.values, value_stride}, tile_keys, value_stride,
+                           {sums.recent, sums.stride}, true);
     return;
   }
   for (Index r = 0; r < block.rows; ++r)
     for (std::uint64_t word = block.visible_word(r, t); word != 0; word &= word - 1) {
       const Index j = __builtin_ctzll(word);
-      float_combine<L, Step>({weights + r * tile_keys + j, tile_keys}, 1,
+      float_combine<L, Step>(ConstFloatRows{weights + r * tile_keys + j, tile_keys}, 1,
                              {tile.values + j * value_stride, value_stride}, 1, value_stride,
                              {sums.recent + r * sums.stride, sums.stride}, true);
     }

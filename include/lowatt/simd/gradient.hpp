@@ -122,8 +122,8 @@ float dot_product(const float* a, const float* b, Index n) noexcept {
 template <class L, class Step>
 LOWATT_ALWAYS_INLINE void pair_sums(ConstFloatRows keys, Index count, const float* transposed,
                                     Index dim, float* pairs) noexcept {
-  float_combine<L, Step>({keys.data, keys.stride}, count, {transposed, gradient_rows}, dim,
-                         gradient_rows, {pairs, gradient_rows}, false);
+  float_combine<L, Step>(keys, count, {transposed, gradient_rows}, dim, gradient_rows,
+                         {pairs, gradient_rows}, false);
 }
 
 // Overwrites the pairs of keys [begin, end) and rows that do not see them. pairs[0] is key begin's.
@@ -141,13 +141,14 @@ void add_to_queries(const GradientBlock& block, Index begin, Index end, const fl
                     ConstFloatRows of_keys, Index dim, FloatRows of_queries) noexcept {
   const Index whole = block.whole < begin ? begin : block.whole > end ? end : block.whole;
   if (whole > begin)
-    float_combine<L, Step>({pairs, 1, gradient_rows}, block.rows, of_keys.from(begin),
+    float_combine<L, Step>(ConstFloatColumns{pairs, gradient_rows}, block.rows, of_keys.from(begin),
                            whole - begin, dim, of_queries, true);
   for (Index r = 0; r < block.rows && whole < end; ++r) {
     const Index seen = block.seen(r) < end ? block.seen(r) : end;
     if (seen > whole)
-      float_combine<L, Step>({pairs + (whole - begin) * gradient_rows + r, 1, gradient_rows}, 1,
-                             of_keys.from(whole), seen - whole, dim, of_queries.from(r), true);
+      float_combine<L, Step>(
+          ConstFloatColumns{pairs + (whole - begin) * gradient_rows + r, gradient_rows}, 1,
+          of_keys.from(whole), seen - whole, dim, of_queries.from(r), true);
   }
 }
 
@@ -156,13 +157,13 @@ template <class L>
 void add_to_keys(const GradientBlock& block, Index begin, Index end, const float* pairs,
                  ConstFloatRows of_queries, Index dim, FloatRows of_keys) noexcept {
   const Index whole = block.whole < begin ? begin : block.whole > end ? end : block.whole;
-  float_combine<L, MultiplyStep<L>>({pairs, gradient_rows}, whole - begin, of_queries, block.rows,
-                                    dim, of_keys.from(begin), true);
+  float_combine<L, MultiplyStep<L>>(ConstFloatRows{pairs, gradient_rows}, whole - begin, of_queries,
+                                    block.rows, dim, of_keys.from(begin), true);
   for (Index j = whole; j < end; ++j) {
     const Index row = block.first_row(j);
-    float_combine<L, MultiplyStep<L>>({pairs + (j - begin) * gradient_rows + row, gradient_rows}, 1,
-                                      of_queries.from(row), block.rows - row, dim, of_keys.from(j),
-                                      true);
+    float_combine<L, MultiplyStep<L>>(
+        ConstFloatRows{pairs + (j - begin) * gradient_rows + row, gradient_rows}, 1,
+        of_queries.from(row), block.rows - row, dim, of_keys.from(j), true);
   }
 }
 
