@@ -98,16 +98,22 @@ lowatt::Array<T> part(const lowatt::Array<T>& all, Index begin, Index count) {
   return result;
 }
 
-// A calibration as one head has it.
-Calibration calibration_of_head(const Calibration& all, Index query_entry, Index query_head,
-                                Index kv_entry, Index head_dim) {
-  return {part(all.query_absmax, query_entry, 1),
-          part(all.key_absmax, kv_entry, 1),
-          part(all.value_absmax, kv_entry, 1),
-          part(all.key_mean, kv_entry * head_dim, head_dim),
-          part(all.clip, kv_entry, 1),
-          part(all.temperature, query_entry, 1),
-          part(all.theta, query_head, 1)};
+// A calibration as one query head has it. The Inhibitor's heads share a scale with their group.
+Calibration calibration_of_head(const Calibration& all, const lowatt::Shape& shape, Index b,
+                                Index h) {
+  const Index group = shape.query_heads / shape.kv_heads, g = h / group;
+  const Index query_entry = b * shape.query_heads + h, kv_entry = b * shape.kv_heads + g;
+  Calibration one{part(all.query_absmax, query_entry, 1),
+                  part(all.key_absmax, kv_entry, 1),
+                  part(all.value_absmax, kv_entry, 1),
+                  part(all.key_mean, kv_entry * shape.head_dim, shape.head_dim),
+                  part(all.clip, kv_entry, 1),
+                  part(all.temperature, query_entry, 1),
+                  part(all.theta, h, 1)};
+  for (float& absmax : one.query_absmax)
+    for (const float of_group : part(all.query_absmax, kv_entry * group, group))
+      absmax = std::max(absmax, of_group);
+  return one;
 }
 
 using Row = std::vector<float>;
@@ -180,7 +186,7 @@ void run(const M& mechanism, const Bound& bound, const Call& call, Bytes& bytes)
     must(cache.try_append(keys, values));
   }
 
-  ShuffledTasks tasks(random());
+  ShuffledTasks tasks(static_cast<unsigned>(random()));
   if (bytes.ConsumeBool()) options.executor = tasks;
   std::vector<std::int64_t> kept(static_cast<std::size_t>(shape.batch * shape.query_heads));
   if constexpr (std::is_same_v<M, lowatt::Latte>) options.kept = kept.data();
@@ -190,8 +196,7 @@ void run(const M& mechanism, const Bound& bound, const Call& call, Bytes& bytes)
   for (Index b = 0; b < shape.batch; ++b)
     for (Index h = 0; h < shape.query_heads; ++h) {
       const Index g = h / (shape.query_heads / shape.kv_heads);
-      const Calibration of_head = calibration_of_head(calibration, b * shape.query_heads + h, h,
-                                                      b * shape.kv_heads + g, shape.head_dim);
+      const Calibration of_head = calibration_of_head(calibration, shape, b, h);
       Index expected_kept = 0;
       for (Index i = 0; i < shape.queries; ++i) {
         Row keys, values, expected(static_cast<std::size_t>(shape.value_dim));
