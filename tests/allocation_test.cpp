@@ -177,9 +177,10 @@ TYPED_TEST(Allocation, NoneWithTheCallersWorkspace) {
       ASSERT_TRUE(status.ok()) << status.message;
 
       EXPECT_EQ(0, allocations_of([&] {
-                  for (Index task = 0; task < plan.tasks() && status.ok(); ++task)
-                    status = plan.run(task, task % 2, q, cache, inputs.out.view(), workspace.data(),
-                                      options.kept);
+                  for (Index phase = 0; phase < plan.phases(); ++phase)
+                    for (Index task = 0; task < plan.tasks(phase) && status.ok(); ++task)
+                      status = plan.run(phase, task, task % 2, q, cache, inputs.out.view(),
+                                        workspace.data(), {.kept = options.kept});
                 }))
           << "Plan::run, " << test::describe(level, c);
       ASSERT_TRUE(status.ok()) << status.message;

@@ -167,8 +167,9 @@ TYPED_TEST(Cache, PlanRunsTasksInAnyOrder) {
                             this->tokens, this->head_dim,    this->value_dim};
   const auto plan = lowatt::plan(this->mechanism, shape, {.causal = true});
   lowatt::Array<std::byte> workspace(plan.workspace_size(1));
-  for (Index task = plan.tasks(); task-- > 0;)
-    ASSERT_TRUE(plan.run(task, 0, q, cache, this->again.view(), workspace.data()).ok());
+  ASSERT_EQ(plan.phases(), 1);
+  for (Index task = plan.tasks(0); task-- > 0;)
+    ASSERT_TRUE(plan.run(0, task, 0, q, cache, this->again.view(), workspace.data()).ok());
   test::expect_identical(this->again.view(), this->out.view(), "reverse order");
 }
 
@@ -193,7 +194,7 @@ TYPED_TEST(GroupedHeads, DecodeAsIfAlone) {
   cache.append(k_view, v_view);
   const lowatt::Shape shape{batch, kv_heads * group, kv_heads, 1, keys, dim, dim};
   const auto plan = lowatt::plan(mechanism, shape);
-  EXPECT_EQ(plan.tasks(),
+  EXPECT_EQ(plan.tasks(0),
             batch * kv_heads * (lowatt::Adapter<M>::heads_share_blocks ? (group + 7) / 8 : group));
   lowatt::attend(queries, cache, out.view());
   EXPECT_TRUE(out.gaps_are_untouched());
@@ -212,8 +213,8 @@ TYPED_TEST(GroupedHeads, DecodeAsIfAlone) {
 }
 
 TEST(Plan, MadeByDefaultHasNoTasks) {
-  EXPECT_EQ(lowatt::Plan<lowatt::Softmax>().tasks(), 0);
-  EXPECT_EQ(lowatt::Plan<lowatt::Latte>().tasks(), 0);
+  EXPECT_EQ(lowatt::Plan<lowatt::Softmax>().tasks(0), 0);
+  EXPECT_EQ(lowatt::Plan<lowatt::Latte>().tasks(0), 0);
 }
 
 // A plan refuses what it was not made for instead of writing past its workspace.
@@ -230,7 +231,7 @@ TEST(Plan, RefusesOtherCaches) {
     lowatt::KvCache<Bitformer> cache({1, 2, 16, 16, 90},
                                      lowatt::calibrate(mechanism, queries, keys, keys), mechanism);
     if (tokens > 0) cache.append(tokens_of(keys, 0, tokens), tokens_of(keys, 0, tokens));
-    return std::string(plan.run(0, 0, queries, cache, out.view(), workspace.data()).message);
+    return std::string(plan.run(0, 0, 0, queries, cache, out.view(), workspace.data()).message);
   };
   EXPECT_EQ(outcome({}, 80), "");
   EXPECT_EQ(outcome({.planes = 64}, 80),

@@ -176,7 +176,7 @@ TEST(MaskRefusal, PlansOfOtherCaches) {
   const Options options{.mask = {memory.data(), 1, 1, 1, 9}};
   const auto plan = lowatt::plan(lowatt::Softmax{}, {1, 1, 1, 1, 9, 8, 8}, options);
   lowatt::Array<std::byte> workspace(plan.workspace_size(1));
-  EXPECT_STREQ(plan.run(0, 0, q.view(), cache, out.view(), workspace.data()).message,
+  EXPECT_STREQ(plan.run(0, 0, 0, q.view(), cache, out.view(), workspace.data()).message,
                "mask.dim is 9 but the number of keys is 5");
 }
 

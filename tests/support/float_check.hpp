@@ -146,8 +146,8 @@ void expect_masks_hide(
       inputs.out.for_each([](float& x) { x = -1e30f; });
       const lowatt::KernelTable* table = nullptr;
       ASSERT_TRUE(lowatt::try_find_kernels(level, table).ok());
-      lowatt::Adapter<M>::attend_block(*table, mechanism, calibration, {0, 0, 0, 1, 1}, block,
-                                       cache.tables(), nullptr);
+      lowatt::detail::attend_block<M>(
+          {*table, mechanism, calibration, cache.tables(), {0, 0, 0, 1, 1}, rows, 0, block}, {});
       expect_close(std::as_const(inputs.out).view(), std::as_const(inputs.expected).view(),
                    tolerance_of(level),
                    std::string(lowatt::level_name(level)) + ", seed " + std::to_string(seed));

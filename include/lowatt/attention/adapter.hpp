@@ -2,6 +2,7 @@
 // its name beside this one; validation, caches and planning are written once over them.
 #pragma once
 
+#include "../core/part.hpp"
 #include "../core/tiles.hpp"
 #include "../quant/calibration.hpp"
 #include "options.hpp"
@@ -40,23 +41,21 @@ struct HeadPosition {
 //   static Index workspace_bytes(const M&, const Shape&) noexcept;  per worker, a multiple of 64
 //   static void pack(const KernelTable&, const M&, const Calibration&, Index kv_entry,
 //                    const PackArguments&) noexcept;   kv_entry = batch * kv_heads + kv head
-//   static void attend_block(const KernelTable&, const M&, const Calibration&, const HeadPosition&,
-//                            const BlockArguments&, const Array<std::uint8_t>& tables,
-//                            std::int64_t* kept) noexcept;
+//   static StatisticMerge statistic_merge(const M&) noexcept;
+//       How statistics of parts of a row's keys merge; none where rows need none.
+//   static Index score_bytes(const M&, Index head_dim) noexcept;
+//       Bytes per row and key that statistic leaves for accumulate; 0 where it leaves none.
+//   static constexpr bool has_log_sum_exp;
+//   template <class F>
+//   static void with_kernel(const KernelTable&, const M&, const Calibration&, const HeadPosition&,
+//                           const BlockArguments&, const Array<std::uint8_t>& tables, F f)
+//                           noexcept;
+//       f(kernel, its arguments), where kernel has the functions of Kernel (dispatch/table.hpp).
 // };
 template <class M>
 struct Adapter;
 
 namespace detail {
-
-// Runs one block of queries through a kernel's phases.
-template <class K>
-void run_phases(const K& kernel, const typename K::Arguments& arguments) noexcept {
-  kernel.prepare(arguments);
-  if (kernel.statistic != nullptr) kernel.statistic(arguments);
-  kernel.accumulate(arguments);
-  kernel.finish(arguments);
-}
 
 inline Status check_scale(const Setting& scale) noexcept {
   if (scale.given && !(__builtin_isfinite(scale.value) && scale.value > 0))

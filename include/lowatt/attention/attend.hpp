@@ -6,6 +6,27 @@
 
 LOWATT_API_BEGIN
 
+namespace detail {
+
+// What is asked for beside outputs: whether the mechanism has it, and lies apart.
+template <class M>
+Status check_row_outputs(const Options& options, View<const float> q, View<float> out) noexcept {
+  if (options.log_sum_exp != nullptr && !Adapter<M>::has_log_sum_exp)
+    return failure(StatusCode::unsupported,
+                   "options.log_sum_exp is given; only softmax and LATTE sum exponentials");
+  const auto check = [&]<class T>(const char* name, T* data, Index count) -> Status {
+    if (data == nullptr) return {};
+    const ByteRange<T> range{data, data + count};
+    return first_failure(check_apart(name, range, "q", bytes_of(q)),
+                         check_apart(name, range, "out", bytes_of(out)));
+  };
+  const Index heads = q.batch * q.heads;
+  return first_failure(check("kept", options.kept, heads),
+                       check("log_sum_exp", options.log_sum_exp, heads * q.tokens));
+}
+
+}  // namespace detail
+
 // out = attention of q on the cache. q [batch, query_heads, queries, head_dim], out [batch,
 // query_heads, queries, value_dim]; query_heads a multiple of the cache's KV heads. Nothing is
 // written on failure. Allocates a workspace unless options give one.
@@ -42,20 +63,15 @@ Status try_attend(View<const float> q, const KvCache<M>& cache, View<float> out,
           detail::check_apart("workspace", scratch, "mask", detail::bytes_of(options.mask)));
       !status.ok())
     return status;
-  if (options.kept != nullptr) {
-    const Index heads = q.batch * q.heads;
-    const detail::ByteRange<std::int64_t> counts{options.kept, options.kept + heads};
-    if (Status status = detail::first_failure(
-            detail::check_apart("kept", counts, "q", detail::bytes_of(q)),
-            detail::check_apart("kept", counts, "out", detail::bytes_of(out)));
-        !status.ok())
-      return status;
-    for (Index i = 0; i < heads; ++i) options.kept[i] = 0;
-  }
-  options.executor.run(plan.tasks(), [&](Index task, Index worker) {
-    // Extents and mechanism are the plan's own: this cannot fail.
-    static_cast<void>(plan.run(task, worker, q, cache, out, workspace.data, options.kept));
-  });
+  if (Status status = detail::check_row_outputs<M>(options, q, out); !status.ok()) return status;
+  if (options.kept != nullptr)
+    for (Index i = 0; i < q.batch * q.heads; ++i) options.kept[i] = 0;
+  const RowOutputs outputs{options.kept, options.log_sum_exp};
+  for (Index phase = 0; phase < plan.phases(); ++phase)
+    options.executor.run(plan.tasks(phase), [&](Index task, Index worker) {
+      // Extents and mechanism are the plan's own: this cannot fail.
+      static_cast<void>(plan.run(phase, task, worker, q, cache, out, workspace.data, outputs));
+    });
   return {};
 }
 

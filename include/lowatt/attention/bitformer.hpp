@@ -11,6 +11,7 @@ LOWATT_API_BEGIN
 template <>
 struct Adapter<Bitformer> {
   static constexpr bool heads_share_blocks = false;
+  static constexpr bool has_log_sum_exp = false;
 
   static Status validate(const Bitformer& mechanism, const Shape& shape) noexcept {
     if (Status status = detail::check_scale(mechanism.scale); !status.ok()) return status;
@@ -130,10 +131,18 @@ struct Adapter<Bitformer> {
     table.bitformer.pack(arguments);
   }
 
-  static void attend_block(const KernelTable& table, const Bitformer& mechanism,
-                           const Calibration& calibration, const HeadPosition& head,
-                           const BlockArguments& block, const Array<std::uint8_t>& tables,
-                           std::int64_t*) noexcept {
+  static StatisticMerge statistic_merge(const Bitformer&) noexcept {
+    return StatisticMerge::maximum;
+  }
+  static Index score_bytes(const Bitformer& mechanism, Index head_dim) noexcept {
+    return bit_distance_bytes(mechanism.planes, head_dim);
+  }
+
+  template <class F>
+  static void with_kernel(const KernelTable& table, const Bitformer& mechanism,
+                          const Calibration& calibration, const HeadPosition& head,
+                          const BlockArguments& block, const Array<std::uint8_t>& tables,
+                          F f) noexcept {
     const BitThresholds thresholds = thresholds_of(mechanism, calibration, head.kv_entry());
     const Index table_bytes = bitformer_table_bytes(mechanism.planes, block.head_dim);
     const Index entry = mechanism.temperature.given ? 0 : head.query_entry();
@@ -145,7 +154,7 @@ struct Adapter<Bitformer> {
     arguments.table_entries = leading_nonzeros(arguments.table, table_bytes);
     arguments.value_scale =
         static_cast<double>(detail::head_scale(calibration.value_absmax, head.kv_entry()).scale);
-    detail::run_phases(table.bitformer, arguments);
+    f(table.bitformer, arguments);
   }
 
  private:

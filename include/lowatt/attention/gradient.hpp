@@ -133,6 +133,9 @@ Status run_heads(const M& mechanism, View<const float> q, View<const float> k, V
   if (options.kept != nullptr)
     return failure(StatusCode::invalid_argument,
                    "options.kept is given; training has no kept pairs");
+  if (options.log_sum_exp != nullptr)
+    return failure(StatusCode::unsupported,
+                   "options.log_sum_exp is given; training does not report it");
   if (Status status = check_causal_alone(options); !status.ok()) return status;
   if (Status status = GradientAdapter<M>::validate(mechanism, shape); !status.ok()) return status;
   const KernelTable* table = nullptr;

@@ -14,6 +14,7 @@ LOWATT_API_BEGIN
 template <>
 struct Adapter<Inhibitor> {
   static constexpr bool heads_share_blocks = true;
+  static constexpr bool has_log_sum_exp = false;
 
   static Status validate(const Inhibitor& mechanism, const Shape& shape) noexcept {
     if (Status status = detail::check_scale(mechanism.scale); !status.ok()) return status;
@@ -138,15 +139,20 @@ struct Adapter<Inhibitor> {
       table.inhibitor_int8.pack({tokens, width(mechanism), key_inverse, value_inverse});
   }
 
-  static void attend_block(const KernelTable& table, const Inhibitor& mechanism,
-                           const Calibration& calibration, const HeadPosition& head,
-                           const BlockArguments& block, const Array<std::uint8_t>&,
-                           std::int64_t*) noexcept {
+  static StatisticMerge statistic_merge(const Inhibitor& mechanism) noexcept {
+    return mechanism.center ? StatisticMerge::sum : StatisticMerge::none;
+  }
+  static Index score_bytes(const Inhibitor&, Index) noexcept { return 0; }
+
+  template <class F>
+  static void with_kernel(const KernelTable& table, const Inhibitor& mechanism,
+                          const Calibration& calibration, const HeadPosition& head,
+                          const BlockArguments& block, const Array<std::uint8_t>&, F f) noexcept {
     const double scale = mechanism.scale.or_else(default_scale(block.head_dim));
     if (is_fp32(mechanism)) {
-      detail::run_phases(table.inhibitor_fp32,
-                         {block, scale, mechanism.alpha, mechanism.beta, mechanism.is_signed,
-                          mechanism.center, mechanism.normalize});
+      f(table.inhibitor_fp32,
+        InhibitorFp32Arguments{block, scale, mechanism.alpha, mechanism.beta, mechanism.is_signed,
+                               mechanism.center, mechanism.normalize});
       return;
     }
     const SymmetricScale value = value_scale(mechanism, calibration, head.kv_entry());
@@ -160,7 +166,7 @@ struct Adapter<Inhibitor> {
       arguments.normalize = mechanism.normalize;
       arguments.value_scale = static_cast<double>(value.scale);
       arguments.beta = mechanism.beta;
-      detail::run_phases(kernel, arguments);
+      f(kernel, arguments);
     };
     if (mechanism.planes > 0) {
       const BitThresholds thresholds = thresholds_of(mechanism, calibration, head.kv_entry());

@@ -16,6 +16,7 @@ LOWATT_API_BEGIN
 template <>
 struct Adapter<Latte> {
   static constexpr bool heads_share_blocks = false;
+  static constexpr bool has_log_sum_exp = true;
 
   static Status validate(const Latte& mechanism, const Shape& shape) noexcept {
     if (Status status = detail::check_scale(mechanism.scale); !status.ok()) return status;
@@ -129,11 +130,15 @@ struct Adapter<Latte> {
                       mechanism.value_precision});
   }
 
-  static void attend_block(const KernelTable& table, const Latte& mechanism,
-                           const Calibration& calibration, const HeadPosition& head,
-                           const BlockArguments& block, const Array<std::uint8_t>&,
-                           std::int64_t* kept) noexcept {
-    std::int64_t survivors = 0;
+  static StatisticMerge statistic_merge(const Latte&) noexcept { return StatisticMerge::maximum; }
+  static Index score_bytes(const Latte&, Index head_dim) noexcept {
+    return latte_score_bytes(head_dim);
+  }
+
+  template <class F>
+  static void with_kernel(const KernelTable& table, const Latte& mechanism,
+                          const Calibration& calibration, const HeadPosition& head,
+                          const BlockArguments& block, const Array<std::uint8_t>&, F f) noexcept {
     LatteArguments arguments{};
     arguments.block = block;
     arguments.split = mechanism.split;
@@ -144,20 +149,8 @@ struct Adapter<Latte> {
     arguments.key_scale = detail::head_scale(calibration.key_absmax, head.kv_entry()).scale;
     arguments.value_scale = value_scale(mechanism, calibration, head.kv_entry()).scale;
     arguments.value_precision = mechanism.value_precision;
-    arguments.kept = kept == nullptr ? nullptr : &survivors;
-    table.latte.prepare(arguments);
-    table.latte.statistic(arguments);
-    if (table.latte_dense.is_worth != nullptr &&
-        latte_may_be_dense(block.rows, block.head_dim, block.value_dim,
-                           mechanism.value_precision) &&
-        table.latte_dense.is_worth(arguments)) {
-      attend_densely(table, arguments);
-    } else {
-      table.latte.accumulate(arguments);
-      table.latte.finish(arguments);
-    }
-    // Blocks of one head run at the same time.
-    if (kept != nullptr) __atomic_fetch_add(kept, survivors, __ATOMIC_RELAXED);
+    LatteKernel kernel{table};
+    f(kernel, arguments);
   }
 
  private:
@@ -189,39 +182,88 @@ struct Adapter<Latte> {
   static Index dense_tile_bytes(Index head_dim, Index value_dim) noexcept {
     return round_up(SoftmaxInt8Layout(head_dim, value_dim).bytes(), 64);
   }
-  // Softmax over the survivors of a block whose scores are known, a few tiles at a time.
-  static void attend_densely(const KernelTable& table, const LatteArguments& arguments) noexcept {
-    table.latte_dense.mark(arguments);
-    const BlockArguments& block = arguments.block;
-    const LatteMarks marks(block);
-    const SoftmaxInt8Layout layout(block.head_dim, block.value_dim);
-    const Index tile_bytes = dense_tile_bytes(block.head_dim, block.value_dim);
-    std::byte* unpacked = block.workspace + LatteWorkspace(block).bytes;
+
+  // The level's kernel, and where many keys survive softmax's dense one in the place of its second
+  // pass (latte/dense.hpp).
+  struct LatteKernel {
+    const KernelTable& table;
     SoftmaxArguments dense{};
-    dense.block = block;
-    dense.block.visible_words = marks.words - block.tile_begin;
-    dense.block.visible_words_stride = marks.stride;
-    dense.block.workspace = unpacked + latte_unpacked_tiles * tile_bytes;
-    dense.scale = arguments.scale;
-    dense.key_scale = arguments.key_scale;
-    dense.value_scale = arguments.value_scale;
-    table.softmax_int8.prepare(dense);
-    for (Index t = block.tile_begin; t < block.tile_end; t += latte_unpacked_tiles) {
-      const Index rest = block.tile_end - t;
-      const Index count = rest < latte_unpacked_tiles ? rest : latte_unpacked_tiles;
-      for (Index i = 0; i < count; ++i)
-        if (dense.block.tile_is_visible(t + i)) {
-          std::byte* keys = unpacked + i * tile_bytes;
-          table.latte_dense.unpack({block.tiles.tile(t + i), block.head_dim, block.value_dim, keys,
-                                    layout.steps * layout.step, keys + layout.values_offset()});
-        }
-      dense.block.tiles = {unpacked - t * tile_bytes, tile_bytes, nullptr};
-      dense.block.tile_begin = t;
-      dense.block.tile_end = t + count;
-      table.softmax_int8.accumulate(dense);
+    bool is_dense = false;
+
+    void prepare(const LatteArguments& arguments) const noexcept { table.latte.prepare(arguments); }
+    void statistic(const LatteArguments& arguments) const noexcept {
+      table.latte.statistic(arguments);
     }
-    table.softmax_int8.finish(dense);
-  }
+    void store_statistic(const LatteArguments& arguments, double* statistic) const noexcept {
+      table.latte.store_statistic(arguments, statistic);
+    }
+    void load_statistic(const LatteArguments& arguments, const double* statistic) const noexcept {
+      table.latte.load_statistic(arguments, statistic);
+    }
+    void accumulate(const LatteArguments& arguments) noexcept {
+      const BlockArguments& block = arguments.block;
+      is_dense = table.latte_dense.is_worth != nullptr &&
+                 latte_may_be_dense(block.rows, block.head_dim, block.value_dim,
+                                    arguments.value_precision) &&
+                 table.latte_dense.is_worth(arguments);
+      if (is_dense)
+        accumulate_densely(arguments);
+      else
+        table.latte.accumulate(arguments);
+    }
+    void finish(const LatteArguments& arguments) const noexcept {
+      if (is_dense)
+        table.softmax_int8.finish(dense);
+      else
+        table.latte.finish(arguments);
+    }
+    void store_part(const LatteArguments& arguments, PartRows<double> part) const noexcept {
+      if (!is_dense) {
+        table.latte.store_part(arguments, part);
+        return;
+      }
+      table.softmax_int8.store_part(dense, part);
+      const LatteWorkspace workspace(arguments.block);
+      for (Index r = 0; r < arguments.block.rows; ++r)
+        part.kept(r) = static_cast<double>(workspace.kept[r]);
+    }
+    void finish_part(const LatteArguments& arguments, PartRows<const double> part) const noexcept {
+      table.latte.finish_part(arguments, part);
+    }
+
+    // Softmax over the survivors of a block whose scores are known, a few tiles at a time.
+    void accumulate_densely(const LatteArguments& arguments) noexcept {
+      table.latte_dense.mark(arguments);
+      const BlockArguments& block = arguments.block;
+      const LatteMarks marks(block);
+      const SoftmaxInt8Layout layout(block.head_dim, block.value_dim);
+      const Index tile_bytes = dense_tile_bytes(block.head_dim, block.value_dim);
+      std::byte* unpacked = block.workspace + LatteWorkspace(block).bytes;
+      dense.block = block;
+      dense.block.visible_words = marks.words - block.tile_begin;
+      dense.block.visible_words_stride = marks.stride;
+      dense.block.workspace = unpacked + latte_unpacked_tiles * tile_bytes;
+      dense.scale = arguments.scale;
+      dense.key_scale = arguments.key_scale;
+      dense.value_scale = arguments.value_scale;
+      table.softmax_int8.prepare(dense);
+      for (Index t = block.tile_begin; t < block.tile_end; t += latte_unpacked_tiles) {
+        const Index rest = block.tile_end - t;
+        const Index count = rest < latte_unpacked_tiles ? rest : latte_unpacked_tiles;
+        for (Index i = 0; i < count; ++i)
+          if (dense.block.tile_is_visible(t + i)) {
+            std::byte* keys = unpacked + i * tile_bytes;
+            table.latte_dense.unpack({block.tiles.tile(t + i), block.head_dim, block.value_dim,
+                                      keys, layout.steps * layout.step,
+                                      keys + layout.values_offset()});
+          }
+        dense.block.tiles = {unpacked - t * tile_bytes, tile_bytes, nullptr};
+        dense.block.tile_begin = t;
+        dense.block.tile_end = t + count;
+        table.softmax_int8.accumulate(dense);
+      }
+    }
+  };
 
   static SymmetricScale value_scale(const Latte& mechanism, const Calibration& calibration,
                                     Index kv_entry) noexcept {

@@ -45,6 +45,9 @@ struct Options {
   std::byte* workspace = nullptr;  // caller's memory at 64-byte alignment instead of an allocation;
   Index workspace_bytes = 0;       // at least Plan::workspace_size()
   std::int64_t* kept = nullptr;    // LATTE: [batch * query_heads], receives the surviving pairs
+  // Softmax and LATTE: [batch * query_heads * queries], receives ln(sum_j exp(score_ij)) over the
+  // keys that take part; -infinity where there are none.
+  float* log_sum_exp = nullptr;
 
   Mask visibility() const noexcept {
     return {causal, window_left, window_right, key_lengths, mask};

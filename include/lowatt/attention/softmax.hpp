@@ -13,6 +13,7 @@ LOWATT_API_BEGIN
 template <>
 struct Adapter<Softmax> {
   static constexpr bool heads_share_blocks = true;
+  static constexpr bool has_log_sum_exp = true;
 
   static Status validate(const Softmax& mechanism, const Shape& shape) noexcept {
     if (Status status = detail::check_scale(mechanism.scale); !status.ok()) return status;
@@ -88,20 +89,23 @@ struct Adapter<Softmax> {
       float_kernel(table, mechanism).pack(tokens);
   }
 
-  static void attend_block(const KernelTable& table, const Softmax& mechanism,
-                           const Calibration& calibration, const HeadPosition& head,
-                           const BlockArguments& block, const Array<std::uint8_t>&,
-                           std::int64_t*) noexcept {
+  static StatisticMerge statistic_merge(const Softmax&) noexcept { return StatisticMerge::none; }
+  static Index score_bytes(const Softmax&, Index) noexcept { return 0; }
+
+  template <class F>
+  static void with_kernel(const KernelTable& table, const Softmax& mechanism,
+                          const Calibration& calibration, const HeadPosition& head,
+                          const BlockArguments& block, const Array<std::uint8_t>&, F f) noexcept {
     SoftmaxArguments arguments{};
     arguments.block = block;
     arguments.scale = mechanism.scale.or_else(default_scale(block.head_dim));
     if (mechanism.precision != Precision::int8) {
-      detail::run_phases(float_kernel(table, mechanism), arguments);
+      f(float_kernel(table, mechanism), arguments);
       return;
     }
     arguments.key_scale = detail::head_scale(calibration.key_absmax, head.kv_entry()).scale;
     arguments.value_scale = detail::head_scale(calibration.value_absmax, head.kv_entry()).scale;
-    detail::run_phases(table.softmax_int8, arguments);
+    f(table.softmax_int8, arguments);
   }
 
  private:

@@ -21,6 +21,7 @@
 //            key: accumulate reads what statistic left there for the same tiles.
 #pragma once
 
+#include "../core/part.hpp"
 #include "pack.hpp"
 
 namespace lowatt {
@@ -104,8 +105,9 @@ struct BitformerWorkspace {
   WorkspaceCutter cutter;
   BitformerSums sums;
   Index query_stride = 0;
-  std::uint8_t* query = nullptr;   // [rows][query_stride], for bit_distances()
-  std::byte* distances = nullptr;  // [tiles][rows][64], u8, u16 or u32; the last array
+  std::uint8_t* query = nullptr;  // [rows][query_stride], for bit_distances()
+  Index first_tile = 0;
+  std::byte* distances = nullptr;  // [tiles from first_tile on][rows][64], u8, u16 or u32; the last
 
   LOWATT_ALWAYS_INLINE BitformerWorkspace(std::byte* base, int planes, Index head_dim,
                                           Index value_dim) noexcept
@@ -116,14 +118,17 @@ struct BitformerWorkspace {
         distances(cutter.take<std::byte>(0)) {}
   LOWATT_ALWAYS_INLINE explicit BitformerWorkspace(const BitformerArguments& arguments) noexcept
       : BitformerWorkspace(arguments.block.workspace, arguments.planes, arguments.block.head_dim,
-                           arguments.block.value_dim) {}
+                           arguments.block.value_dim) {
+    first_tile = arguments.block.tile_begin;
+    if (arguments.block.scores != nullptr) distances = arguments.block.scores;
+  }
 
   // Without distances.
   LOWATT_ALWAYS_INLINE Index bytes() const noexcept { return cutter.size(); }
   // Distances of `rows` rows with the keys of tile t.
   template <class T>
   LOWATT_ALWAYS_INLINE T* tile_distances(Index rows, Index t) const noexcept {
-    return reinterpret_cast<T*>(distances) + t * rows * tile_keys;
+    return reinterpret_cast<T*>(distances) + (t - first_tile) * rows * tile_keys;
   }
 };
 
@@ -460,6 +465,50 @@ void bitformer_finish(const BitformerArguments& arguments) noexcept {
     } else {
       for (Index c = 0; c < block.value_dim; ++c) out[c] = mean(narrow[c]);
     }
+  }
+}
+
+// Between parts of the keys (core/part.hpp) go minima, times -1, and sums of P and P v.
+template <class L>
+void bitformer_store_statistic(const BitformerArguments& arguments, double* statistic) noexcept {
+  const BitformerSums sums = BitformerWorkspace(arguments).sums;
+  for (Index r = 0; r < arguments.block.rows; ++r)
+    statistic[r * statistic_numbers] = -static_cast<double>(sums.minimum[r]);
+}
+template <class L>
+void bitformer_load_statistic(const BitformerArguments& arguments,
+                              const double* statistic) noexcept {
+  const BitformerSums sums = BitformerWorkspace(arguments).sums;
+  for (Index r = 0; r < arguments.block.rows; ++r)
+    sums.minimum[r] = static_cast<std::uint32_t>(-statistic[r * statistic_numbers]);
+}
+template <class L>
+void bitformer_store_part(const BitformerArguments& arguments, PartRows<double> part) noexcept {
+  const BitformerSums sums = BitformerWorkspace(arguments).sums;
+  const bool is_wide = sums.state->is_wide, has_narrow = sums.state->tiles > 0;
+  for (Index r = 0; r < arguments.block.rows; ++r) {
+    const auto sum = [&](Index i, bool has_recent) {
+      const std::int64_t recent = has_recent ? sums.sums[r * sums.stride + i] : 0;
+      return is_wide ? sums.wide_sums[r * sums.stride + i] + recent : recent;
+    };
+    std::int64_t weight = 0;
+    for (Index i = sums.dims; i < sums.dims + Ops<L>::lanes; ++i) weight += sum(i, true);
+    part.weight(r) = static_cast<double>(weight);
+    part.maximum(r) = part.kept(r) = 0;
+    for (Index c = 0; c < part.value_dim; ++c)
+      part.sums(r)[c] = static_cast<double>(sum(c, has_narrow));
+  }
+}
+template <class L>
+void bitformer_finish_part(const BitformerArguments& arguments,
+                           PartRows<const double> part) noexcept {
+  const BlockArguments& block = arguments.block;
+  for (Index r = 0; r < block.rows; ++r) {
+    const double divisor = part.weight(r);  // 0: the row sees no key
+    float* out = block.out + r * block.out_stride;
+    for (Index c = 0; c < block.value_dim; ++c)
+      out[c] = divisor > 0 ? static_cast<float>(arguments.value_scale * part.sums(r)[c] / divisor)
+                           : 0.0f;
   }
 }
 

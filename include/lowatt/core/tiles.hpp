@@ -56,7 +56,11 @@ struct BlockArguments {
   const VisibleRange* visible = nullptr;         // one per row
   const std::uint64_t* visible_words = nullptr;  // optional: [rows][visible_words_stride], ANDed
   Index visible_words_stride = 0;
-  std::byte* workspace = nullptr;  // at 64-byte alignment
+  const Index* visible_counts = nullptr;  // optional: of each row, in place of counting
+  std::byte* workspace = nullptr;         // at 64-byte alignment
+  // Optional, where keys are split: the mechanism's scores of the tile range, which statistic
+  // leaves for accumulate, lie here and not in the workspace; at 64-byte alignment.
+  std::byte* scores = nullptr;
 
   // Which of tile t's keys row r sees, one bit each.
   LOWATT_ALWAYS_INLINE std::uint64_t visible_word(Index r, Index t) const noexcept {
@@ -72,10 +76,25 @@ struct BlockArguments {
 
   // Number of keys that row r sees in the whole sequence, not only in [tile_begin, tile_end).
   LOWATT_ALWAYS_INLINE Index visible_count(Index r) const noexcept {
+    if (visible_counts != nullptr) return visible_counts[r];
     if (visible_words == nullptr) return visible[r].count();
     Index count = 0;
     for (Index t = visible[r].begin / tile_keys; t * tile_keys < visible[r].end; ++t)
       count += __builtin_popcountll(visible_word(r, t));
+    return count;
+  }
+
+  // Number of keys that row r sees in [tile_begin, tile_end).
+  LOWATT_ALWAYS_INLINE Index visible_count_in_tiles(Index r) const noexcept {
+    Index count = 0;
+    if (visible_words == nullptr) {
+      const Index first = tile_begin * tile_keys, last = tile_end * tile_keys;
+      const VisibleRange& seen = visible[r];
+      return VisibleRange{seen.begin > first ? seen.begin : first,
+                          seen.end < last ? seen.end : last}
+          .count();
+    }
+    for (Index t = tile_begin; t < tile_end; ++t) count += __builtin_popcountll(visible_word(r, t));
     return count;
   }
 

@@ -1,6 +1,7 @@
 // What the integer kernels of the Inhibitor take, whatever their width, and how they write results.
 #pragma once
 
+#include "../core/part.hpp"
 #include "pack.hpp"
 #include "params.hpp"
 
@@ -35,6 +36,35 @@ void inhibitor_write(const InhibitorArguments& arguments, const H* inhibited,
         out[c] = static_cast<float>(static_cast<double>(row[c]) * value_scale * beta);
     }
   }
+}
+
+// Between parts of the keys go sums of distances, where rows are centred, and H: see core/part.hpp.
+// The number of keys beside a sum of distances is not the kernel's.
+template <class L, class Sum>
+void inhibitor_store_statistic(const BlockArguments& block, const Sum* distance_sum,
+                               double* statistic) noexcept {
+  for (Index r = 0; r < block.rows; ++r)
+    statistic[r * statistic_numbers] = static_cast<double>(distance_sum[r]);
+}
+template <class L, class Sum>
+void inhibitor_load_statistic(const BlockArguments& block, const double* statistic,
+                              Sum* distance_sum) noexcept {
+  for (Index r = 0; r < block.rows; ++r)
+    distance_sum[r] = static_cast<Sum>(statistic[r * statistic_numbers]);
+}
+template <class L, class H>
+void inhibitor_store_rows(const BlockArguments& block, const H* inhibited, Index stride,
+                          PartRows<double> part) noexcept {
+  for (Index r = 0; r < block.rows; ++r) {
+    part.weight(r) = part.maximum(r) = part.kept(r) = 0;
+    for (Index c = 0; c < part.value_dim; ++c)
+      part.sums(r)[c] = static_cast<double>(inhibited[r * stride + c]);
+  }
+}
+template <class L>
+void inhibitor_finish_part(const InhibitorArguments& arguments,
+                           PartRows<const double> part) noexcept {
+  inhibitor_write<L>(arguments, part.sums(0), part.stride());
 }
 
 }  // namespace lowatt

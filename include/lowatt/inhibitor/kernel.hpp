@@ -371,4 +371,21 @@ void inhibitor_finish(const InhibitorArguments& arguments) noexcept {
   inhibitor_write<L>(arguments, workspace.inhibited, workspace.value_stride);
 }
 
+// See arguments.hpp.
+template <class L>
+void inhibitor_store_sums(const InhibitorArguments& arguments, double* statistic) noexcept {
+  const InhibitorWorkspace workspace(arguments);
+  inhibitor_store_statistic<L>(arguments.block, workspace.distance_sum, statistic);
+}
+template <class L>
+void inhibitor_load_sums(const InhibitorArguments& arguments, const double* statistic) noexcept {
+  const InhibitorWorkspace workspace(arguments);
+  inhibitor_load_statistic<L>(arguments.block, statistic, workspace.distance_sum);
+}
+template <class L>
+void inhibitor_store_part(const InhibitorArguments& arguments, PartRows<double> part) noexcept {
+  const InhibitorWorkspace workspace(arguments);
+  inhibitor_store_rows<L>(arguments.block, workspace.inhibited, workspace.value_stride, part);
+}
+
 }  // namespace lowatt

@@ -16,8 +16,8 @@
 //                then one at a time.
 #pragma once
 
+#include "arguments.hpp"
 #include "pack_fp32.hpp"
-#include "params.hpp"
 
 namespace lowatt {
 
@@ -170,19 +170,49 @@ void inhibitor_fp32_accumulate(const InhibitorFp32Arguments& arguments) noexcept
   workspace.inhibited.fold(block.rows);
 }
 
-// H times gain, over the number of visible keys where asked.
+// H, [rows][stride], times gain, over the number of visible keys where asked.
 template <class L>
-void inhibitor_fp32_finish(const InhibitorFp32Arguments& arguments) noexcept {
+void inhibitor_fp32_write(const InhibitorFp32Arguments& arguments, const double* inhibited,
+                          Index stride) noexcept {
   const BlockArguments& block = arguments.block;
-  const InhibitorFp32Workspace workspace(block);
   for (Index r = 0; r < block.rows; ++r) {
-    const double* total = workspace.inhibited.total + r * workspace.inhibited.stride;
+    const double* total = inhibited + r * stride;
     const Index count = block.visible_count(r);
     const double divisor = arguments.normalize ? static_cast<double>(count) : 1.0;
     float* out = block.out + r * block.out_stride;
     for (Index c = 0; c < block.value_dim; ++c)
       out[c] = count > 0 ? static_cast<float>(total[c] * arguments.beta / divisor) : 0.0f;
   }
+}
+template <class L>
+void inhibitor_fp32_finish(const InhibitorFp32Arguments& arguments) noexcept {
+  const InhibitorFp32Workspace workspace(arguments.block);
+  inhibitor_fp32_write<L>(arguments, workspace.inhibited.total, workspace.inhibited.stride);
+}
+
+// See arguments.hpp.
+template <class L>
+void inhibitor_fp32_store_sums(const InhibitorFp32Arguments& arguments,
+                               double* statistic) noexcept {
+  const InhibitorFp32Workspace workspace(arguments.block);
+  inhibitor_store_statistic<L>(arguments.block, workspace.distance_sum, statistic);
+}
+template <class L>
+void inhibitor_fp32_load_sums(const InhibitorFp32Arguments& arguments,
+                              const double* statistic) noexcept {
+  const InhibitorFp32Workspace workspace(arguments.block);
+  inhibitor_load_statistic<L>(arguments.block, statistic, workspace.distance_sum);
+}
+template <class L>
+void inhibitor_fp32_store_part(const InhibitorFp32Arguments& arguments,
+                               PartRows<double> part) noexcept {
+  const FloatSums sums = InhibitorFp32Workspace(arguments.block).inhibited;
+  inhibitor_store_rows<L>(arguments.block, sums.total, sums.stride, part);
+}
+template <class L>
+void inhibitor_fp32_finish_part(const InhibitorFp32Arguments& arguments,
+                                PartRows<const double> part) noexcept {
+  inhibitor_fp32_write<L>(arguments, part.sums(0), part.stride());
 }
 
 }  // namespace lowatt

@@ -371,4 +371,23 @@ void inhibitor_int16_finish(const InhibitorArguments& arguments) noexcept {
   inhibitor_write<L>(arguments, workspace.inhibited, workspace.stride);
 }
 
+// See arguments.hpp.
+template <class L>
+void inhibitor_int16_store_sums(const InhibitorArguments& arguments, double* statistic) noexcept {
+  const InhibitorInt16Workspace workspace(arguments.block);
+  inhibitor_store_statistic<L>(arguments.block, workspace.distance_sum, statistic);
+}
+template <class L>
+void inhibitor_int16_load_sums(const InhibitorArguments& arguments,
+                               const double* statistic) noexcept {
+  const InhibitorInt16Workspace workspace(arguments.block);
+  inhibitor_load_statistic<L>(arguments.block, statistic, workspace.distance_sum);
+}
+template <class L>
+void inhibitor_int16_store_part(const InhibitorArguments& arguments,
+                                PartRows<double> part) noexcept {
+  const InhibitorInt16Workspace workspace(arguments.block);
+  inhibitor_store_rows<L>(arguments.block, workspace.inhibited, workspace.stride, part);
+}
+
 }  // namespace lowatt

@@ -97,7 +97,6 @@ void latte_mark(const LatteArguments& arguments) noexcept {
   const BlockArguments& block = arguments.block;
   const LatteWorkspace workspace(block);
   const LatteMarks marks(block);
-  Index kept = 0;
   for (Index r = 0; r < block.rows; ++r) {
     const std::int16_t* low = workspace.low_row<std::int16_t>(r);
     const auto limit = latte_limit<std::int16_t>(workspace, r);
@@ -107,10 +106,9 @@ void latte_mark(const LatteArguments& arguments) noexcept {
       if (block.visible_word(r, block.tile_begin + t) != 0)
         word = Ops<L>::mask_not_below(low + t * tile_keys, limit);
       __builtin_memcpy(marks.words + r * marks.stride + t, &word, sizeof word);
-      kept += __builtin_popcountll(word);
+      workspace.kept[r] += __builtin_popcountll(word);
     }
   }
-  if (arguments.kept != nullptr) *arguments.kept += kept;
 }
 
 // Sixteen registers of sixteen lanes: lane j of register i becomes lane i of register j.

@@ -28,6 +28,7 @@
 //             score, below every limit.
 #pragma once
 
+#include "../core/part.hpp"
 #include "scores.hpp"
 #include "survivors.hpp"
 
@@ -66,6 +67,7 @@ void latte_prepare(const LatteArguments& arguments) noexcept {
     workspace.unit[r] = unit < 1e25 ? static_cast<float>(unit) : 1e25f;
     workspace.best_low[r] = LatteWorkspace::no_key;
     workspace.best[r] = LatteWorkspace::no_key;
+    workspace.kept[r] = 0;
   }
 }
 
@@ -110,7 +112,6 @@ void latte_add_survivors(const LatteArguments& arguments) noexcept {
     survivors.end_row(r);
   }
   survivors.work_off();
-  if (arguments.kept != nullptr) *arguments.kept += survivors.kept();
 }
 template <class L>
 void latte_accumulate(const LatteArguments& arguments) noexcept {
@@ -133,6 +134,53 @@ void latte_finish(const LatteArguments& arguments) noexcept {
     // Weights first: the scale alone over many weights could be denormal.
     for (Index c = 0; c < block.value_dim; ++c)
       out[c] = any ? sums[c] * inverse * arguments.value_scale : 0.0f;
+  }
+}
+
+// Between parts of the keys (core/part.hpp) go the rows' best scores, and what the survivors of
+// each part sum up to.
+template <class L>
+void latte_store_statistic(const LatteArguments& arguments, double* statistic) noexcept {
+  const LatteWorkspace workspace(arguments.block);
+  for (Index r = 0; r < arguments.block.rows; ++r)
+    statistic[r * statistic_numbers] = static_cast<double>(workspace.best_low[r]);
+}
+template <class L>
+void latte_load_statistic(const LatteArguments& arguments, const double* statistic) noexcept {
+  const LatteWorkspace workspace(arguments.block);
+  for (Index r = 0; r < arguments.block.rows; ++r)
+    workspace.best_low[r] = static_cast<std::int32_t>(statistic[r * statistic_numbers]);
+}
+template <class L>
+void latte_store_part(const LatteArguments& arguments, PartRows<double> part) noexcept {
+  const LatteWorkspace workspace(arguments.block);
+  for (Index r = 0; r < arguments.block.rows; ++r) {
+    part.kept(r) = static_cast<double>(workspace.kept[r]);
+    const bool any = workspace.best[r] != LatteWorkspace::no_key;
+    part.weight(r) = any ? workspace.weight_sum[r] : 0.0;
+    part.maximum(r) = -__builtin_inf();
+    if (any) {
+      // What the keys' offset of 128 adds to all dot products is taken from the best.
+      std::int64_t query_sum = 0;
+      for (Index c = 0; c < arguments.block.head_dim; ++c)
+        query_sum += workspace.query[r * workspace.query_stride + c];
+      part.maximum(r) = static_cast<double>(workspace.best[r] - 128 * query_sum) *
+                        static_cast<double>(workspace.unit[r]);
+    }
+    const float* sums = workspace.weighted + r * workspace.value_stride;
+    for (Index c = 0; c < part.value_dim; ++c)
+      part.sums(r)[c] = any ? static_cast<double>(sums[c]) : 0.0;
+  }
+}
+template <class L>
+void latte_finish_part(const LatteArguments& arguments, PartRows<const double> part) noexcept {
+  const BlockArguments& block = arguments.block;
+  for (Index r = 0; r < block.rows; ++r) {
+    const bool any = block.visible_count(r) > 0;
+    const double inverse = static_cast<double>(arguments.value_scale) / part.weight(r);
+    float* out = block.out + r * block.out_stride;
+    for (Index c = 0; c < block.value_dim; ++c)
+      out[c] = any ? static_cast<float>(part.sums(r)[c] * inverse) : 0.0f;
   }
 }
 

@@ -279,7 +279,6 @@ class LatteGatherer {
     latte_add_batch<L>(workspace_, block_, layout_, segments_);
     segments_ = begin_ = end_ = 0;
   }
-  LOWATT_ALWAYS_INLINE Index kept() const noexcept { return kept_; }
 
  private:
   // Makes a segment of what has been gathered of row r.
@@ -289,7 +288,7 @@ class LatteGatherer {
     segment.row = r;
     segment.begin = begin_;
     segment.count = end_ - begin_;
-    kept_ += end_ - begin_;
+    workspace_.kept[r] += end_ - begin_;
     // Up to whole registers the last survivor is repeated, to be given no weight.
     const std::byte** next = workspace_.found + end_;
     const std::byte* last = next[-1];
@@ -300,7 +299,7 @@ class LatteGatherer {
   const LatteWorkspace& workspace_;
   const BlockArguments& block_;
   const LatteTileLayout& layout_;
-  Index segments_ = 0, begin_ = 0, end_ = 0, kept_ = 0;
+  Index segments_ = 0, begin_ = 0, end_ = 0;
 };
 
 }  // namespace lowatt

@@ -26,7 +26,6 @@ struct LatteArguments {
   double scale = 1;
   float key_scale = 0, value_scale = 0;  // fp32 values have none: 1
   Precision value_precision = Precision::int8;
-  std::int64_t* kept = nullptr;  // optional: the number of surviving pairs is added to it
 };
 
 // Survivors are worked off in batches: of several rows, or of one that has many. A batch has at
@@ -46,6 +45,13 @@ struct LatteSegment {
 
 // Most bytes of a weight as an integer.
 inline constexpr int latte_most_weight_bytes = 3;
+
+// Of scores in the workspace: one cache line more, lest rows compete for the same places in the
+// cache.
+inline constexpr Index latte_score_padding = 32;
+LOWATT_ALWAYS_INLINE constexpr Index latte_score_bytes(Index head_dim) noexcept {
+  return head_dim <= latte_most_narrow_head_dim ? 2 : 4;
+}
 
 // A score below all others, of a key that a row does not see.
 template <class Score>
@@ -67,6 +73,7 @@ struct LatteWorkspace {
   std::int32_t* best = nullptr;  // [rows], no_key as long as there is nothing in the others
   double* weight_sum = nullptr;  // [rows], sum of weights
   float* weighted = nullptr;     // [rows][value_stride], sum of weight * v8
+  std::int64_t* kept = nullptr;  // [rows], surviving keys
 
   // One batch of survivors.
   LatteSegment* segments = nullptr;   // [rows + 1]
@@ -85,14 +92,12 @@ struct LatteWorkspace {
 
   // For `tiles` tiles of keys: at most 64 bytes per key and a constant.
   LOWATT_ALWAYS_INLINE LatteWorkspace(std::byte* base, Index rows, Index head_dim, Index value_dim,
-                                      Index tiles) noexcept
+                                      Index tiles, std::byte* scores = nullptr) noexcept
       : query_stride(round_up(head_dim, latte_query_padding)),
         value_stride(round_up(value_dim, latte_row_padding)),
-        // One cache line more than the scores, lest rows compete for the same places in the cache.
-        low_stride(tiles * tile_keys + 32) {
+        low_stride(tiles * tile_keys + latte_score_padding) {
     WorkspaceCutter cutter{base};
-    const Index batch = latte_largest_batch,
-                score_bytes = head_dim <= latte_most_narrow_head_dim ? 2 : 4;
+    const Index batch = latte_largest_batch, score_bytes = latte_score_bytes(head_dim);
     const Index whole_rows = round_up(rows, 16);  // of tile registers
     query = cutter.take<std::int8_t>(rows * query_stride);
     query_high = cutter.take<std::int8_t>(whole_rows * query_stride);
@@ -102,19 +107,20 @@ struct LatteWorkspace {
     best = cutter.take<std::int32_t>(rows);
     weight_sum = cutter.take<double>(rows);
     weighted = cutter.take<float>(rows * value_stride);
+    kept = cutter.take<std::int64_t>(rows);
     segments = cutter.take<LatteSegment>(rows + 1);
     found = cutter.take<const std::byte*>(batch + latte_batch_padding);
     dots = cutter.take<std::int32_t>(batch);
     weights = cutter.take<float>(batch);
     weight_bytes = cutter.take<std::uint8_t>(latte_most_weight_bytes * batch);
-    low = cutter.take<std::byte>(rows * low_stride * score_bytes);
+    low = scores != nullptr ? scores : cutter.take<std::byte>(rows * low_stride * score_bytes);
     expanded = cutter.take<std::byte>(query_stride * tile_keys);
     products = cutter.take<std::int32_t>(whole_rows * product_stride);
     bytes = cutter.size();
   }
   LOWATT_ALWAYS_INLINE explicit LatteWorkspace(const BlockArguments& block) noexcept
       : LatteWorkspace(block.workspace, block.rows, block.head_dim, block.value_dim,
-                       block.tile_end - block.tile_begin) {}
+                       block.tile_end - block.tile_begin, block.scores) {}
 
   template <class Score>
   LOWATT_ALWAYS_INLINE Score* low_row(Index r) const noexcept {

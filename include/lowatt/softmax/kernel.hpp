@@ -22,6 +22,7 @@
 #pragma once
 
 #include "../core/half.hpp"
+#include "../core/part.hpp"
 #include "../quant/scale.hpp"
 #include "../simd/exp2.hpp"
 #include "pack.hpp"
@@ -333,6 +334,36 @@ void softmax_finish(const SoftmaxArguments& arguments) noexcept {
     float* out = block.out + r * block.out_stride;
     for (Index c = 0; c < block.value_dim; ++c)
       out[c] = any ? static_cast<float>(total[c] * inverse) : 0.0f;
+  }
+}
+
+// The block's sums as a part (core/part.hpp). Scores and maxima are logarithms to base 2.
+template <class L, class Storage>
+void softmax_store_part(const SoftmaxArguments& arguments, PartRows<double> part) noexcept {
+  const SoftmaxWorkspace<Storage> workspace(arguments.block);
+  const FloatSums& sums = workspace.sums.sums;
+  for (Index r = 0; r < arguments.block.rows; ++r) {
+    const double* total = sums.total + r * sums.stride;
+    part.weight(r) = part.kept(r) = 0;
+    for (Index i = 0; i < SoftmaxSums::weight_columns; ++i)
+      part.weight(r) += total[workspace.layout.value_stride + i];
+    part.maximum(r) = static_cast<double>(workspace.sums.maximum[r]);
+    for (Index c = 0; c < part.value_dim; ++c) part.sums(r)[c] = total[c];
+  }
+}
+
+// Merged parts to outputs, at any level.
+template <class L, class Storage>
+void softmax_finish_part(const SoftmaxArguments& arguments, PartRows<const double> part) noexcept {
+  const BlockArguments& block = arguments.block;
+  const double unit =
+      std::is_same_v<Storage, SoftmaxInt8> ? static_cast<double>(arguments.value_scale) : 1.0;
+  for (Index r = 0; r < block.rows; ++r) {
+    const double inverse = unit / part.weight(r);
+    const bool any = block.visible_count(r) > 0;
+    float* out = block.out + r * block.out_stride;
+    for (Index c = 0; c < block.value_dim; ++c)
+      out[c] = any ? static_cast<float>(part.sums(r)[c] * inverse) : 0.0f;
   }
 }
 

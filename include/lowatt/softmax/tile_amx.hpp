@@ -253,6 +253,48 @@ void softmax_amx_finish(const SoftmaxArguments& arguments) noexcept {
   }
 }
 
+// log2 of what the weights of row r are relative to; -infinity where the row has seen no key.
+template <class Storage>
+LOWATT_ALWAYS_INLINE double softmax_amx_reference(
+    Index r, const SoftmaxAmxWorkspace<Storage>& workspace) noexcept {
+  const auto& layout = workspace.layout;
+  const double factor = static_cast<double>(workspace.factor[r]);
+  double score = static_cast<double>(workspace.sums.maximum[r]);
+  if constexpr (std::is_same_v<Storage, SoftmaxInt8>) {
+    const auto product = __builtin_bit_cast(std::int32_t, workspace.sums.maximum[r]);
+    if (product == -2147483647 - 1) return -__builtin_inf();
+    std::int64_t sum = 0;  // of the query: keys have an offset of 128
+    const std::byte* row = workspace.query + r / 16 * layout.steps * tiles::bytes + r % 16 * 64;
+    for (Index s = 0; s < layout.steps; ++s, row += tiles::bytes)
+      for (Index c = 0; c < layout.step; ++c) sum += static_cast<std::int8_t>(row[c]);
+    score = static_cast<double>(product - 128 * sum);
+  }
+  return score * factor + static_cast<double>(softmax_headroom);
+}
+
+// The block's sums as a part, as softmax_store_part() has them.
+template <class L, class Storage>
+void softmax_amx_store_part(const SoftmaxArguments& arguments, PartRows<double> part) noexcept {
+  const SoftmaxAmxWorkspace<Storage> workspace(arguments.block);
+  const FloatSums& sums = workspace.sums.sums;
+  const auto state = *workspace.state;
+  constexpr double expansion = std::is_same_v<Storage, SoftmaxInt8> ? 0x1p-24 : 1.0;
+  for (Index r = 0; r < arguments.block.rows; ++r) {
+    // Of sums that nothing has been added to only the columns of weights are numbers.
+    const auto sum = [&](Index i, bool has_recent) {
+      const double recent =
+          has_recent ? static_cast<double>(sums.recent[r * sums.stride + i]) : 0.0;
+      return state.has_total ? sums.total[r * sums.stride + i] + recent : recent;
+    };
+    part.weight(r) = part.kept(r) = 0;
+    for (Index i = 0; i < SoftmaxSums::weight_columns; ++i)
+      part.weight(r) += sum(workspace.layout.value_stride + i, true);
+    part.maximum(r) = softmax_amx_reference(r, workspace);
+    for (Index c = 0; c < part.value_dim; ++c)
+      part.sums(r)[c] = sum(c, state.recent > 0) * expansion;
+  }
+}
+
 // One or two queries do not repay expanding int8 values to bf16: they take the way of kernel.hpp.
 struct SoftmaxFewInt8 : SoftmaxInt8 {};
 inline constexpr Index softmax_few_rows = 2;
@@ -289,6 +331,20 @@ inline void softmax_finish<arch::amx, SoftmaxInt8>(const SoftmaxArguments& argum
     softmax_finish<arch::amx, SoftmaxFewInt8>(arguments);
   else
     softmax_amx_finish<arch::amx, SoftmaxInt8>(arguments);
+}
+
+template <>
+inline void softmax_store_part<arch::amx, SoftmaxBf16>(const SoftmaxArguments& arguments,
+                                                       PartRows<double> part) noexcept {
+  softmax_amx_store_part<arch::amx, SoftmaxBf16>(arguments, part);
+}
+template <>
+inline void softmax_store_part<arch::amx, SoftmaxInt8>(const SoftmaxArguments& arguments,
+                                                       PartRows<double> part) noexcept {
+  if (arguments.block.rows <= softmax_few_rows)
+    softmax_store_part<arch::amx, SoftmaxFewInt8>(arguments, part);
+  else
+    softmax_amx_store_part<arch::amx, SoftmaxInt8>(arguments, part);
 }
 
 }  // namespace lowatt
