@@ -46,6 +46,8 @@ struct HeadPosition {
 //   static Index score_bytes(const M&, Index head_dim) noexcept;
 //       Bytes per row and key that statistic leaves for accumulate; 0 where it leaves none.
 //   static constexpr bool has_log_sum_exp;
+//   static constexpr bool has_score_terms;
+//       Whether biases, slopes and sinks may be added to scores.
 //   template <class F>
 //   static void with_kernel(const KernelTable&, const M&, const Calibration&, const HeadPosition&,
 //                           const BlockArguments&, const Array<std::uint8_t>& tables, F f)
@@ -56,6 +58,27 @@ template <class M>
 struct Adapter;
 
 namespace detail {
+
+template <class M>
+Status check_score_terms(const CallScoreTerms& terms, const Shape& shape) noexcept {
+  const struct {
+    const char* name;
+    const void* given;
+    const float* per_head;
+  } all[] = {{"bias", terms.bias.data, nullptr},
+             {"alibi_slopes", terms.slopes, terms.slopes},
+             {"sinks", terms.sinks, terms.sinks}};
+  for (const auto& term : all) {
+    if (term.given != nullptr && !Adapter<M>::has_score_terms)
+      return failure(StatusCode::unsupported,
+                     "options.%s is given; only softmax has scores to add to", term.name);
+    for (Index h = 0; term.per_head != nullptr && h < shape.query_heads; ++h)
+      if (!__builtin_isfinite(term.per_head[h]))
+        return failure(StatusCode::invalid_argument, "%s[%td] is %g; it must be finite", term.name,
+                       h, static_cast<double>(term.per_head[h]));
+  }
+  return check_per_pair("bias", terms.bias, shape, shape.keys);
+}
 
 inline Status check_scale(const Setting& scale) noexcept {
   if (scale.given && !(__builtin_isfinite(scale.value) && scale.value > 0))

@@ -12,6 +12,7 @@ template <>
 struct Adapter<Bitformer> {
   static constexpr bool heads_share_blocks = false;
   static constexpr bool has_log_sum_exp = false;
+  static constexpr bool has_score_terms = false;
 
   static Status validate(const Bitformer& mechanism, const Shape& shape) noexcept {
     if (Status status = detail::check_scale(mechanism.scale); !status.ok()) return status;

@@ -90,7 +90,7 @@ inline Status check_trains(Precision precision) noexcept {
                  precision_name(precision));
 }
 
-// Of the masks training takes causal order.
+// Of masks and what else changes scores training takes causal order.
 inline Status check_causal_alone(const Options& options) noexcept {
   const struct {
     const char* name;
@@ -98,7 +98,10 @@ inline Status check_causal_alone(const Options& options) noexcept {
   } masks[] = {{"window_left", options.window_left >= 0},
                {"window_right", options.window_right >= 0},
                {"key_lengths", options.key_lengths != nullptr},
-               {"mask", options.mask.data != nullptr}};
+               {"mask", options.mask.data != nullptr},
+               {"bias", options.bias.data != nullptr},
+               {"alibi_slopes", options.alibi_slopes != nullptr},
+               {"sinks", options.sinks != nullptr}};
   for (const auto& mask : masks)
     if (mask.given)
       return failure(StatusCode::unsupported,

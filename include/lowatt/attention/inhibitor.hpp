@@ -15,6 +15,7 @@ template <>
 struct Adapter<Inhibitor> {
   static constexpr bool heads_share_blocks = true;
   static constexpr bool has_log_sum_exp = false;
+  static constexpr bool has_score_terms = false;
 
   static Status validate(const Inhibitor& mechanism, const Shape& shape) noexcept {
     if (Status status = detail::check_scale(mechanism.scale); !status.ok()) return status;

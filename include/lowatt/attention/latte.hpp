@@ -17,6 +17,7 @@ template <>
 struct Adapter<Latte> {
   static constexpr bool heads_share_blocks = false;
   static constexpr bool has_log_sum_exp = true;
+  static constexpr bool has_score_terms = false;
 
   static Status validate(const Latte& mechanism, const Shape& shape) noexcept {
     if (Status status = detail::check_scale(mechanism.scale); !status.ok()) return status;

@@ -3,6 +3,7 @@
 
 #include "../core/executor.hpp"
 #include "../core/mask.hpp"
+#include "../core/score_terms.hpp"
 #include "../core/view.hpp"
 #include "../dispatch/dispatch.hpp"
 
@@ -40,6 +41,13 @@ struct Options {
   // [batch, query_heads, queries, keys], 0 hides a key; batch and heads may be 1 for all.
   View<const std::uint8_t> mask = {};
 
+  // Softmax alone, which has scores to add to: a bias per query and key [batch, query_heads,
+  // queries, keys], batch and heads may be 1 for all; ALiBi, a score loses slope * |query - key|
+  // [query_heads]; a sink, which has weight but no value [query_heads]. In units of scores.
+  View<const float> bias = {};
+  const float* alibi_slopes = nullptr;
+  const float* sinks = nullptr;
+
   ExecutorRef executor = {};       // default: the calling thread
   LevelSetting level = {};         // default: LOWATT_ARCH, else the best
   std::byte* workspace = nullptr;  // caller's memory at 64-byte alignment instead of an allocation;
@@ -52,6 +60,7 @@ struct Options {
   Mask visibility() const noexcept {
     return {causal, window_left, window_right, key_lengths, mask};
   }
+  CallScoreTerms score_terms() const noexcept { return {bias, alibi_slopes, sinks}; }
 };
 
 LOWATT_API_END

@@ -164,6 +164,8 @@ class Plan {
       if (block.tile_begin >= block.tile_end) block.tile_begin = block.tile_end = begin;
     }
     block.visible = visible;
+    block.terms = score_terms_.of_block(head.batch, head.query_head, by_heads, first,
+                                        shape_.queries, shard.first_key, shard.total_keys);
     block.workspace = workspace;
     if (mask_.has_booleans()) {
       auto* words = reinterpret_cast<std::uint64_t*>(block.workspace + kernel_slice_);
@@ -243,6 +245,9 @@ class Plan {
                      cache.size(), shape_.keys);
     if (mask_.has_booleans() && cache.size() != mask_.visible.dim)
       return detail::check_equal("mask.dim", mask_.visible.dim, "the number of keys", cache.size());
+    const View<const float>& bias = score_terms_.bias;
+    if (bias.data != nullptr && cache.size() != bias.dim)
+      return detail::check_equal("bias.dim", bias.dim, "the number of keys", cache.size());
     if (kernel_bytes(cache.mechanism()) != kernel_slice_ ||
         block_rows(cache.mechanism()) != rows_ ||
         Adapter<M>::statistic_merge(cache.mechanism()) != split_.merge ||
@@ -255,6 +260,7 @@ class Plan {
   const KernelTable* table_ = nullptr;
   Shape shape_{};
   Mask mask_{};
+  CallScoreTerms score_terms_{};
   Index rows_ = 1, blocks_ = 0;
   Index kernel_slice_ = 0, slice_ = 0;  // bytes per worker: of the kernel, and of all
   Index heads_ = 1;                     // per task
@@ -262,8 +268,9 @@ class Plan {
   KeySplit split_{};
 };
 
-// Plans calls of `shape` (keys: the most that will be attended), from the masks and the level of
-// `options`; the memory that masks refer to must outlive the plan. `plan` is set only on success.
+// Plans calls of `shape` (keys: the most that will be attended), from the masks, score terms and
+// level of `options`; the memory that these refer to must outlive the plan. `plan` is set only on
+// success.
 template <class M>
 Status try_plan(Plan<M>& plan, const M& mechanism, const Shape& shape,
                 const Options& options = {}) noexcept {
@@ -294,10 +301,13 @@ Status try_plan(Plan<M>& plan, const M& mechanism, const Shape& shape,
   if (Status status = Adapter<M>::validate(mechanism, shape); !status.ok()) return status;
   if (Status status = detail::check_mask(options.visibility(), shape, shape.keys); !status.ok())
     return status;
+  if (Status status = detail::check_score_terms<M>(options.score_terms(), shape); !status.ok())
+    return status;
   Plan<M> made;
   if (Status status = try_find_kernels(options.level, made.table_); !status.ok()) return status;
   made.shape_ = shape;
   made.mask_ = options.visibility();
+  made.score_terms_ = options.score_terms();
   made.rows_ = made.block_rows(mechanism);
   made.blocks_ = (shape.queries + made.rows_ - 1) / made.rows_;
   if (Adapter<M>::heads_share_blocks && shape.queries == 1)

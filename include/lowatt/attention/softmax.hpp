@@ -14,9 +14,14 @@ template <>
 struct Adapter<Softmax> {
   static constexpr bool heads_share_blocks = true;
   static constexpr bool has_log_sum_exp = true;
+  static constexpr bool has_score_terms = true;
 
   static Status validate(const Softmax& mechanism, const Shape& shape) noexcept {
     if (Status status = detail::check_scale(mechanism.scale); !status.ok()) return status;
+    const Setting& cap = mechanism.soft_cap;
+    if (cap.given && !(cap.value >= __FLT_MIN__ && cap.value <= largest_soft_cap))
+      return failure(StatusCode::invalid_argument,
+                     "soft_cap is %g; it must be positive and finite in float32", cap.value);
     switch (mechanism.precision) {
       case Precision::fp32:
       case Precision::bf16:
@@ -99,6 +104,8 @@ struct Adapter<Softmax> {
     SoftmaxArguments arguments{};
     arguments.block = block;
     arguments.scale = mechanism.scale.or_else(default_scale(block.head_dim));
+    if (mechanism.soft_cap.given)
+      arguments.cap = static_cast<float>(mechanism.soft_cap.value * 0x1.71547652b82fep+0);
     if (mechanism.precision != Precision::int8) {
       f(float_kernel(table, mechanism), arguments);
       return;
@@ -109,6 +116,8 @@ struct Adapter<Softmax> {
   }
 
  private:
+  static constexpr double largest_soft_cap = 0x1p126;  // as a logarithm to base 2 it is a float too
+
   // f(how the mechanism's precision is stored).
   template <class F>
   static Index with_storage(const Softmax& mechanism, F f) noexcept {

@@ -12,6 +12,8 @@ struct GradientAdapter<Softmax> {
 
   static Status validate(const Softmax& mechanism, const Shape& shape) noexcept {
     if (Status status = Adapter<Softmax>::validate(mechanism, shape); !status.ok()) return status;
+    if (mechanism.soft_cap.given)
+      return failure(StatusCode::unsupported, "soft_cap is given; training has no capped scores");
     return detail::check_trains(mechanism.precision);
   }
   static Status calibrate(const Softmax&, View<const float>, View<const float>, View<const float>,

@@ -164,6 +164,30 @@ inline Status check_samples(View<const float> q, View<const float> k,
                        check_equal("q.dim", q.dim, "k.dim", k.dim));
 }
 
+// A tensor with a number for each pair, [batch, query_heads, queries, keys], where batch and heads
+// may be 1 for all; or none at all.
+template <class T>
+Status check_per_pair(const char* name, const View<T>& pairs, const Shape& shape,
+                      Index keys) noexcept {
+  if (pairs.data == nullptr) return {};
+  if (Status status = check_view(name, pairs); !status.ok()) return status;
+  const struct {
+    const char* extent;
+    Index value;
+    const char* of;
+    Index wanted;
+    bool may_be_1;
+  } extents[] = {{"batch", pairs.batch, "q.batch", shape.batch, true},
+                 {"heads", pairs.heads, "q.heads", shape.query_heads, true},
+                 {"tokens", pairs.tokens, "q.tokens", shape.queries, false},
+                 {"dim", pairs.dim, "the number of keys", keys, false}};
+  for (const auto& x : extents)
+    if (x.value != x.wanted && !(x.may_be_1 && x.value == 1))
+      return failure(StatusCode::invalid_shape, "%s.%s is %td but %s is %td", name, x.extent,
+                     x.value, x.of, x.wanted);
+  return {};
+}
+
 // A mask against the extents of the call that it is for; `keys` may be more than are attended.
 inline Status check_mask(const Mask& mask, const Shape& shape, Index keys) noexcept {
   if (mask.key_lengths != nullptr)
@@ -172,19 +196,7 @@ inline Status check_mask(const Mask& mask, const Shape& shape, Index keys) noexc
         return failure(StatusCode::invalid_argument,
                        "key_lengths[%td] is %td; it must be from 0 to the %td keys", b,
                        mask.key_lengths[b], keys);
-  if (!mask.has_booleans()) return {};
-  const View<const std::uint8_t>& booleans = mask.visible;
-  if (Status status = check_view("mask", booleans); !status.ok()) return status;
-  if (booleans.batch != 1)
-    if (Status status = check_equal("mask.batch", booleans.batch, "q.batch", shape.batch);
-        !status.ok())
-      return status;
-  if (booleans.heads != 1)
-    if (Status status = check_equal("mask.heads", booleans.heads, "q.heads", shape.query_heads);
-        !status.ok())
-      return status;
-  return first_failure(check_equal("mask.tokens", booleans.tokens, "q.tokens", shape.queries),
-                       check_equal("mask.dim", booleans.dim, "the number of keys", keys));
+  return check_per_pair("mask", mask.visible, shape, keys);
 }
 
 // Queries and outputs of one call against the extents of its keys and values.

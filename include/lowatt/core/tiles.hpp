@@ -42,6 +42,17 @@ struct VisibleRange {
   LOWATT_ALWAYS_INLINE Index count() const noexcept { return end > begin ? end - begin : 0; }
 };
 
+// What is added to the scores of a block, where the call asks for it (core/score_terms.hpp); null
+// where not. Row r is head r where head_step is 1, else query r of one head.
+struct ScoreTerms {
+  const float* bias = nullptr;  // of row r and key j of the tiles: bias[r * bias_stride + j]
+  Index bias_stride = 0;
+  const float* slopes = nullptr;  // of row r: slopes[r * head_step], likewise sinks
+  const float* sinks = nullptr;
+  Index head_step = 0;
+  Index position = 0;  // where query 0 stands among the keys of the tiles
+};
+
 // One block of queries of one head against a range of tiles. The part of a kernel's arguments that
 // all mechanisms share; trivially copyable.
 struct BlockArguments {
@@ -56,6 +67,7 @@ struct BlockArguments {
   const VisibleRange* visible = nullptr;         // one per row
   const std::uint64_t* visible_words = nullptr;  // optional: [rows][visible_words_stride], ANDed
   Index visible_words_stride = 0;
+  ScoreTerms terms{};
   const Index* visible_counts = nullptr;  // optional: of each row, in place of counting
   std::byte* workspace = nullptr;         // at 64-byte alignment
   // Optional, where keys are split: the mechanism's scores of the tile range, which statistic

@@ -29,16 +29,11 @@
 #include "pack_half.hpp"
 #include "pack_int8.hpp"
 #include "params.hpp"
+#include "score_terms.hpp"
 
 namespace lowatt {
 
 inline constexpr Index softmax_most_int8_head_dim = 2147483647 / (127 * 255);
-
-struct SoftmaxArguments {
-  BlockArguments block;
-  double scale = 1;
-  float key_scale = 0, value_scale = 0;  // int8
-};
 
 // What scores are multiplied with so that exp(score) becomes 2^score, within a range in which no
 // product with a finite score is NaN. Beyond 2^100 nearly all weight is on the largest score, and
@@ -305,6 +300,7 @@ void softmax_accumulate(const SoftmaxArguments& arguments) noexcept {
     const std::byte* stored = block.tiles.tile(t);
     const FloatTile tile = expand_tile<L>(layout, stored, workspace.expanded);
     workspace.queries.template score<L>(block, stored, tile, workspace.scores);
+    if (arguments.changes_scores()) softmax_change_scores<L>(arguments, t, workspace.scores);
     for (Index r = 0; r < block.rows; ++r)
       softmax_weigh<L>(workspace.scores + r * tile_keys, block.visible_word(r, t), r,
                        workspace.sums);
@@ -329,7 +325,8 @@ void softmax_finish(const SoftmaxArguments& arguments) noexcept {
     double weights = 0;
     for (Index i = 0; i < SoftmaxSums::weight_columns; ++i)
       weights += total[workspace.layout.value_stride + i];
-    const double inverse = unit / weights;
+    const double maximum = static_cast<double>(workspace.sums.maximum[r]);
+    const double inverse = unit / (weights + softmax_sink_weight(block.terms, r, maximum));
     const bool any = block.visible_count(r) > 0;
     float* out = block.out + r * block.out_stride;
     for (Index c = 0; c < block.value_dim; ++c)
@@ -359,7 +356,8 @@ void softmax_finish_part(const SoftmaxArguments& arguments, PartRows<const doubl
   const double unit =
       std::is_same_v<Storage, SoftmaxInt8> ? static_cast<double>(arguments.value_scale) : 1.0;
   for (Index r = 0; r < block.rows; ++r) {
-    const double inverse = unit / part.weight(r);
+    const double sink = softmax_sink_weight(block.terms, r, part.maximum(r));
+    const double inverse = unit / (part.weight(r) + sink);
     const bool any = block.visible_count(r) > 0;
     float* out = block.out + r * block.out_stride;
     for (Index c = 0; c < block.value_dim; ++c)

@@ -3,6 +3,7 @@
 
 #include "../core/half.hpp"
 #include "../core/rows.hpp"
+#include "../core/score_terms.hpp"
 #include "../core/softmax_row.hpp"
 #include "../core/status.hpp"
 #include "../quant/calibration.hpp"
@@ -34,14 +35,28 @@ inline Array<double> softmax_inputs(Precision precision, View<const float> x, In
   return rows;
 }
 
+// What a call adds to the score of query i and key j.
+inline double softmax_score_terms(const CallScoreTerms& terms, Index b, Index h, Index i, Index j,
+                                  Index queries, Index keys) noexcept {
+  double added = 0;
+  const auto& bias = terms.bias;
+  if (bias.data != nullptr)
+    added += static_cast<double>(bias.row(bias.batch > 1 ? b : 0, bias.heads > 1 ? h : 0, i)[j]);
+  if (terms.slopes != nullptr)
+    added -= static_cast<double>(terms.slopes[h]) *
+             __builtin_fabs(static_cast<double>(i + keys - queries - j));
+  return added;
+}
+
 // In double, on inputs as the mechanism's precision has them: rounded to bf16 or (K and V) to half
 // precision, or quantised to int8 with scales per query token and per KV head. out is float or
 // double. Shapes must agree; precision is one that softmax has. Largest absolute values of K and V
-// come from `given` where it has them.
+// come from `given` where it has them; `terms` are those of the call.
 template <class Out>
 Status softmax_reference(const Softmax& mechanism, View<const float> q, View<const float> k,
                          View<const float> v, View<Out> out, bool causal = false,
-                         const Calibration* given = nullptr) noexcept {
+                         const Calibration* given = nullptr,
+                         const CallScoreTerms& terms = {}) noexcept {
   const SoftmaxSteps steps{mechanism.scale.or_else(default_scale(q.dim))};
   const Index group = q.heads / k.heads;
   const Array<float> key_absmax =
@@ -65,9 +80,23 @@ Status softmax_reference(const Softmax& mechanism, View<const float> q, View<con
       for (Index i = 0; i < q.tokens; ++i) {
         const VisibleRange visible = visible_keys(causal, i, q.tokens, k.tokens);
         const bool any = visible.count() > 0;
-        if (any)
-          dot_product_attention_row(queries.data() + i * q.dim, keys.data(), values.data(), q.dim,
-                                    v.dim, visible, steps, row.data());
+        const auto logit = [&](Index j) {
+          const Setting& cap = mechanism.soft_cap;
+          double score =
+              steps.scaled(dot_product(queries.data() + i * q.dim, keys.data() + j * q.dim, q.dim));
+          if (cap.given) score = cap.value * __builtin_tanh(score / cap.value);
+          return score + softmax_score_terms(terms, b, h, i, j, q.tokens, k.tokens);
+        };
+        if (any) softmax_row(logit, values.data(), v.dim, visible, steps, row.data());
+        if (any && terms.sinks != nullptr) {
+          double maximum = -__builtin_inf(), sum = 0;
+          for (Index j = visible.begin; j < visible.end; ++j)
+            maximum = logit(j) > maximum ? logit(j) : maximum;
+          for (Index j = visible.begin; j < visible.end; ++j)
+            sum += __builtin_exp(logit(j) - maximum);
+          const double sink = __builtin_exp(static_cast<double>(terms.sinks[h]) - maximum);
+          for (double& x : row) x *= sum / (sum + sink);
+        }
         for (Index c = 0; c < v.dim; ++c)
           out.row(b, h, i)[c] = any ? static_cast<Out>(row[c]) : Out{0};
       }

@@ -295,40 +295,57 @@ void softmax_amx_store_part(const SoftmaxArguments& arguments, PartRows<double> 
   }
 }
 
-// One or two queries do not repay expanding int8 values to bf16: they take the way of kernel.hpp.
-struct SoftmaxFewInt8 : SoftmaxInt8 {};
-inline constexpr Index softmax_few_rows = 2;
+// The way of kernel.hpp at level amx: for one or two queries, which do not repay expanding int8
+// values to bf16, and where something is added to scores.
+template <class Storage>
+struct SoftmaxPlain : Storage {};
+
+template <class Storage>
+LOWATT_ALWAYS_INLINE bool softmax_is_plain(const SoftmaxArguments& arguments) noexcept {
+  constexpr Index few_rows = std::is_same_v<Storage, SoftmaxInt8> ? 2 : 0;
+  return arguments.block.rows <= few_rows || arguments.changes_scores() ||
+         arguments.block.terms.sinks != nullptr;
+}
 
 template <>
 inline void softmax_prepare<arch::amx, SoftmaxBf16>(const SoftmaxArguments& arguments) noexcept {
-  softmax_amx_prepare<arch::amx, SoftmaxBf16>(arguments);
+  if (softmax_is_plain<SoftmaxBf16>(arguments))
+    softmax_prepare<arch::amx, SoftmaxPlain<SoftmaxBf16>>(arguments);
+  else
+    softmax_amx_prepare<arch::amx, SoftmaxBf16>(arguments);
 }
 template <>
 inline void softmax_prepare<arch::amx, SoftmaxInt8>(const SoftmaxArguments& arguments) noexcept {
-  if (arguments.block.rows <= softmax_few_rows)
-    softmax_prepare<arch::amx, SoftmaxFewInt8>(arguments);
+  if (softmax_is_plain<SoftmaxInt8>(arguments))
+    softmax_prepare<arch::amx, SoftmaxPlain<SoftmaxInt8>>(arguments);
   else
     softmax_amx_prepare<arch::amx, SoftmaxInt8>(arguments);
 }
 template <>
 inline void softmax_accumulate<arch::amx, SoftmaxBf16>(const SoftmaxArguments& arguments) noexcept {
-  softmax_amx_accumulate<arch::amx, SoftmaxBf16>(arguments);
+  if (softmax_is_plain<SoftmaxBf16>(arguments))
+    softmax_accumulate<arch::amx, SoftmaxPlain<SoftmaxBf16>>(arguments);
+  else
+    softmax_amx_accumulate<arch::amx, SoftmaxBf16>(arguments);
 }
 template <>
 inline void softmax_accumulate<arch::amx, SoftmaxInt8>(const SoftmaxArguments& arguments) noexcept {
-  if (arguments.block.rows <= softmax_few_rows)
-    softmax_accumulate<arch::amx, SoftmaxFewInt8>(arguments);
+  if (softmax_is_plain<SoftmaxInt8>(arguments))
+    softmax_accumulate<arch::amx, SoftmaxPlain<SoftmaxInt8>>(arguments);
   else
     softmax_amx_accumulate<arch::amx, SoftmaxInt8>(arguments);
 }
 template <>
 inline void softmax_finish<arch::amx, SoftmaxBf16>(const SoftmaxArguments& arguments) noexcept {
-  softmax_amx_finish<arch::amx, SoftmaxBf16>(arguments);
+  if (softmax_is_plain<SoftmaxBf16>(arguments))
+    softmax_finish<arch::amx, SoftmaxPlain<SoftmaxBf16>>(arguments);
+  else
+    softmax_amx_finish<arch::amx, SoftmaxBf16>(arguments);
 }
 template <>
 inline void softmax_finish<arch::amx, SoftmaxInt8>(const SoftmaxArguments& arguments) noexcept {
-  if (arguments.block.rows <= softmax_few_rows)
-    softmax_finish<arch::amx, SoftmaxFewInt8>(arguments);
+  if (softmax_is_plain<SoftmaxInt8>(arguments))
+    softmax_finish<arch::amx, SoftmaxPlain<SoftmaxInt8>>(arguments);
   else
     softmax_amx_finish<arch::amx, SoftmaxInt8>(arguments);
 }
@@ -336,13 +353,16 @@ inline void softmax_finish<arch::amx, SoftmaxInt8>(const SoftmaxArguments& argum
 template <>
 inline void softmax_store_part<arch::amx, SoftmaxBf16>(const SoftmaxArguments& arguments,
                                                        PartRows<double> part) noexcept {
-  softmax_amx_store_part<arch::amx, SoftmaxBf16>(arguments, part);
+  if (softmax_is_plain<SoftmaxBf16>(arguments))
+    softmax_store_part<arch::amx, SoftmaxPlain<SoftmaxBf16>>(arguments, part);
+  else
+    softmax_amx_store_part<arch::amx, SoftmaxBf16>(arguments, part);
 }
 template <>
 inline void softmax_store_part<arch::amx, SoftmaxInt8>(const SoftmaxArguments& arguments,
                                                        PartRows<double> part) noexcept {
-  if (arguments.block.rows <= softmax_few_rows)
-    softmax_store_part<arch::amx, SoftmaxFewInt8>(arguments, part);
+  if (softmax_is_plain<SoftmaxInt8>(arguments))
+    softmax_store_part<arch::amx, SoftmaxPlain<SoftmaxInt8>>(arguments, part);
   else
     softmax_amx_store_part<arch::amx, SoftmaxInt8>(arguments, part);
 }

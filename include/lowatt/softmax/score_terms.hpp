@@ -1,0 +1,60 @@
+// What softmax does to the scores of a tile between the products and the weights, where a call asks
+// for it:
+//
+//   s = cap * tanh(s / cap),   then   s = s + bias - slope * |query - key|
+//
+// and what a sink adds to the sum of weights. Scores are logarithms to base 2 here.
+//
+// Lives on     vector instructions: xsimd's tanh for a cap, two instructions for sixteen biases. At
+//              level amx such calls take the way of the levels below.
+// Tails        biases are read for visible keys of a tile and those before them, never past the
+//              last key that a row sees.
+#pragma once
+
+#include "../simd/ops.hpp"
+#include "arguments.hpp"
+
+namespace lowatt {
+
+template <class L>
+LOWATT_ALWAYS_INLINE void softmax_cap_scores(float cap, float* scores) noexcept {
+  using Float = typename Ops<L>::Float;
+  for (Index j = 0; j < tile_keys; j += Ops<L>::lanes)
+    (Float(cap) * xsimd::tanh(Float::load_unaligned(scores + j) / Float(cap)))
+        .store_unaligned(scores + j);
+}
+
+// Scores of the block's rows with tile t, [rows][64].
+template <class L>
+void softmax_change_scores(const SoftmaxArguments& arguments, Index t, float* scores) noexcept {
+  constexpr float log2_e = 0x1.715476p+0f;
+  const BlockArguments& block = arguments.block;
+  const ScoreTerms& terms = block.terms;
+  for (Index r = 0; r < block.rows; ++r) {
+    if (block.visible_word(r, t) == 0) continue;
+    float* row = scores + r * tile_keys;
+    if (arguments.cap > 0) softmax_cap_scores<L>(arguments.cap, row);
+    const Index seen = block.visible[r].end - t * tile_keys;
+    const Index count = seen < tile_keys ? seen : tile_keys;
+    if (terms.bias != nullptr) {
+      const float* bias = terms.bias + r * terms.bias_stride + t * tile_keys;
+      for (Index j = 0; j < count; ++j) row[j] += log2_e * bias[j];
+    }
+    if (terms.slopes != nullptr) {
+      const float slope = log2_e * terms.slopes[r * terms.head_step];
+      const Index own = terms.position + (terms.head_step == 0 ? r : 0) - t * tile_keys;
+      for (Index j = 0; j < count; ++j)
+        row[j] -= slope * static_cast<float>(j < own ? own - j : j - own);
+    }
+  }
+}
+
+// What the sink of row r adds to weights that are relative to 2^maximum.
+LOWATT_ALWAYS_INLINE double softmax_sink_weight(const ScoreTerms& terms, Index r,
+                                                double maximum) noexcept {
+  constexpr double log2_e = 0x1.71547652b82fep+0;
+  if (terms.sinks == nullptr) return 0;
+  return __builtin_exp2(log2_e * static_cast<double>(terms.sinks[r * terms.head_step]) - maximum);
+}
+
+}  // namespace lowatt
