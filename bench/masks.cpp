@@ -7,9 +7,10 @@
 namespace bench {
 namespace {
 
-constexpr Index tokens = 2048, dim = 64, window = 256;
+constexpr Index tokens = 2048, words = tokens / 64, dim = 64, window = 256;
 
-// Booleans that hide nothing but what causal order hides: their own cost, on the same keys.
+// Booleans and bits that hide nothing but what causal order hides: their own cost, on the same
+// keys.
 const std::vector<std::uint8_t>& causal_booleans() {
   static const std::vector<std::uint8_t> booleans = [] {
     std::vector<std::uint8_t> made(static_cast<std::size_t>(tokens * tokens));
@@ -18,6 +19,16 @@ const std::vector<std::uint8_t>& causal_booleans() {
     return made;
   }();
   return booleans;
+}
+const std::vector<std::uint64_t>& causal_bits() {
+  static const std::vector<std::uint64_t> bits = [] {
+    std::vector<std::uint64_t> made(static_cast<std::size_t>(tokens * words));
+    for (Index i = 0; i < tokens; ++i)
+      for (Index j = 0; j <= i; ++j)
+        made[static_cast<std::size_t>(i * words + j / 64)] |= std::uint64_t{1} << (j % 64);
+    return made;
+  }();
+  return bits;
 }
 
 template <class M>
@@ -31,6 +42,7 @@ void add(const std::string& name, const M& mechanism) {
       {"window256", {.causal = true, .window_left = window - 1}},
       {"causal-booleans",
        {.causal = true, .mask = {causal_booleans().data(), 1, 1, tokens, tokens}}},
+      {"causal-bits", {.causal = true, .mask_bits = {causal_bits().data(), 1, 1, tokens, words}}},
   };
   const char* level = lowatt::level_name(lowatt::cpu_level());
   for (const auto& mask : masks)
@@ -59,6 +71,9 @@ void add(const std::string& name, const M& mechanism) {
 void add_masks() {
   add("mask-softmax/fp32", lowatt::Softmax{});
   add("mask-softmax/int8", lowatt::Softmax{.precision = lowatt::Precision::int8});
+  add("mask-softmax-capped/fp32", lowatt::Softmax{.soft_cap = 30});
+  add("mask-softmax-capped/int8",
+      lowatt::Softmax{.soft_cap = 30, .precision = lowatt::Precision::int8});
   add("mask-inhibitor/int8", lowatt::Inhibitor{.scale = 0.4 / static_cast<double>(dim)});
   add("mask-latte90/int8", lowatt::Latte{.filtered = 0.9});
   add("mask-bitformer4/int8", lowatt::Bitformer{.planes = 4, .center_keys = true});

@@ -120,6 +120,26 @@ TYPED_TEST(Masks, Booleans) {
   }
 }
 
+// Bits of keys that are not there, and of words between rows, are set.
+TYPED_TEST(Masks, Bits) {
+  constexpr Index words = 3, gap = 2;
+  std::mt19937_64 random(7);
+  for (const Index queries : {Index{1}, this->most_queries}) {
+    std::vector<std::uint64_t> memory(
+        static_cast<std::size_t>(batch * query_heads * queries * (words + gap)));
+    for (std::uint64_t& word : memory)
+      word = (random() & random()) | ~std::uint64_t{0} << (random() % 64);
+    for (std::size_t i = 0; i < memory.size(); i += 7) memory[i] = 0;
+    const Index row = words + gap;
+    const lowatt::View<const std::uint64_t> each(memory.data(), batch, query_heads, queries, words,
+                                                 query_heads * queries * row, queries * row, row),
+        one(memory.data(), 1, 1, queries, words);
+    this->expect_rows_alone({.mask_bits = one}, queries, "one for all heads");
+    this->expect_rows_alone({.causal = true, .window_left = 60, .mask_bits = each}, queries,
+                            "all masks");
+  }
+}
+
 // Booleans that say what causal order says change nothing, in calibration either.
 TYPED_TEST(Masks, BooleansAsCausalOrder) {
   const Index queries = this->most_queries;
@@ -160,6 +180,12 @@ TEST(MaskRefusal, ExtentsAndLengths) {
   EXPECT_EQ(message(booleans(2, 4, 2, 5)), "mask.tokens is 2 but q.tokens is 3");
   EXPECT_EQ(message(booleans(2, 4, 3, 4)), "mask.dim is 4 but the number of keys is 5");
   EXPECT_EQ(message(booleans(2, 4, 3, 5)), "");
+
+  const std::vector<std::uint64_t> words(100, 1);
+  EXPECT_EQ(message({.mask_bits = {words.data(), 1, 1, 3, 2}}),
+            "mask_bits.dim is 2 but the keys' number of words is 1");
+  EXPECT_EQ(message({.mask = {memory.data(), 1, 1, 3, 5}, .mask_bits = {words.data(), 1, 1, 3, 1}}),
+            "mask and mask_bits are both given; they say the same");
 
   // The output must not lie on the mask.
   Options overlapping = booleans(1, 1, 3, 5);

@@ -283,14 +283,23 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   for (Index& length : lengths) length = up_to(call.shape.keys + 1) - 1;
   if (bytes.ConsumeBool()) options.key_lengths = lengths;
   std::vector<std::uint8_t> booleans;
+  std::vector<std::uint64_t> bits;
   if (bytes.ConsumeBool()) {
     const Index batch = bytes.ConsumeBool() ? call.shape.batch : 1;
     const Index heads = bytes.ConsumeBool() ? call.shape.query_heads : 1;
     std::mt19937 random(bytes.ConsumeIntegral<std::uint16_t>());
     const auto one_in = static_cast<unsigned>(up_to(5));
-    booleans.resize(static_cast<std::size_t>(batch * heads * call.shape.queries * call.shape.keys));
-    for (std::uint8_t& x : booleans) x = random() % one_in == 0 ? 1 : 0;
-    options.mask = {booleans.data(), batch, heads, call.shape.queries, call.shape.keys};
+    const Index words = (call.shape.keys + 63) / 64, rows = batch * heads * call.shape.queries;
+    if (bytes.ConsumeBool()) {
+      booleans.resize(static_cast<std::size_t>(rows * call.shape.keys));
+      for (std::uint8_t& x : booleans) x = random() % one_in == 0 ? 1 : 0;
+      options.mask = {booleans.data(), batch, heads, call.shape.queries, call.shape.keys};
+    } else {
+      bits.resize(static_cast<std::size_t>(rows * words));
+      for (std::uint64_t& word : bits)
+        word = random() % one_in == 0 ? random() << 32 | random() : 0;
+      options.mask_bits = {bits.data(), batch, heads, call.shape.queries, words};
+    }
   }
   call.has_huge_numbers = kind >= 5;
 

@@ -13,9 +13,12 @@ inline bool sees(const lowatt::Options& options, lowatt::Index queries, lowatt::
   if (options.window_left >= 0 && j < own - options.window_left) return false;
   if (options.window_right >= 0 && j > own + options.window_right) return false;
   if (options.key_lengths != nullptr && j >= options.key_lengths[batch]) return false;
-  const auto& mask = options.mask;
-  return mask.data == nullptr ||
-         mask.row(mask.batch == 1 ? 0 : batch, mask.heads == 1 ? 0 : head, i)[j] != 0;
+  const auto row = [&](const auto& of) {
+    return of.row(of.batch == 1 ? 0 : batch, of.heads == 1 ? 0 : head, i);
+  };
+  if (options.mask_bits.data != nullptr)
+    return (row(options.mask_bits)[j / 64] >> (j % 64) & 1) != 0;
+  return options.mask.data == nullptr || row(options.mask)[j] != 0;
 }
 
 }  // namespace test

@@ -77,7 +77,7 @@ Status check_score_terms(const CallScoreTerms& terms, const Shape& shape) noexce
         return failure(StatusCode::invalid_argument, "%s[%td] is %g; it must be finite", term.name,
                        h, static_cast<double>(term.per_head[h]));
   }
-  return check_per_pair("bias", terms.bias, shape, shape.keys);
+  return check_per_pair("bias", terms.bias, shape, shape.keys, "the number of keys");
 }
 
 inline Status check_scale(const Setting& scale) noexcept {

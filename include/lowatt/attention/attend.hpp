@@ -58,10 +58,14 @@ Status try_attend(View<const float> q, const KvCache<M>& cache, View<float> out,
   const detail::ByteRange<std::byte> scratch{workspace.data, workspace.data + needed};
   if (Status status = detail::first_failure(
           detail::check_apart("out", detail::bytes_of(out), "mask", detail::bytes_of(options.mask)),
+          detail::check_apart("out", detail::bytes_of(out), "mask_bits",
+                              detail::bytes_of(options.mask_bits)),
           detail::check_apart("out", detail::bytes_of(out), "bias", detail::bytes_of(options.bias)),
           detail::check_apart("workspace", scratch, "q", detail::bytes_of(q)),
           detail::check_apart("workspace", scratch, "out", detail::bytes_of(out)),
           detail::check_apart("workspace", scratch, "mask", detail::bytes_of(options.mask)),
+          detail::check_apart("workspace", scratch, "mask_bits",
+                              detail::bytes_of(options.mask_bits)),
           detail::check_apart("workspace", scratch, "bias", detail::bytes_of(options.bias)));
       !status.ok())
     return status;

@@ -99,6 +99,7 @@ inline Status check_causal_alone(const Options& options) noexcept {
                {"window_right", options.window_right >= 0},
                {"key_lengths", options.key_lengths != nullptr},
                {"mask", options.mask.data != nullptr},
+               {"mask_bits", options.mask_bits.data != nullptr},
                {"bias", options.bias.data != nullptr},
                {"alibi_slopes", options.alibi_slopes != nullptr},
                {"sinks", options.sinks != nullptr}};

@@ -41,6 +41,10 @@ struct Options {
   // [batch, query_heads, queries, keys], 0 hides a key; batch and heads may be 1 for all.
   View<const std::uint8_t> mask = {};
 
+  // The same as bits: [batch, query_heads, queries, ceil(keys / 64)], key j is bit j % 64 of word j
+  // / 64; kernels read them where they are, without the room in the workspace that bytes take.
+  View<const std::uint64_t> mask_bits = {};
+
   // Softmax alone, which has scores to add to: a bias per query and key [batch, query_heads,
   // queries, keys], batch and heads may be 1 for all; ALiBi, a score loses slope * |query - key|
   // [query_heads]; a sink, which has weight but no value [query_heads]. In units of scores.
@@ -58,7 +62,7 @@ struct Options {
   float* log_sum_exp = nullptr;
 
   Mask visibility() const noexcept {
-    return {causal, window_left, window_right, key_lengths, mask};
+    return {causal, window_left, window_right, key_lengths, mask, mask_bits};
   }
   CallScoreTerms score_terms() const noexcept { return {bias, alibi_slopes, sinks}; }
 };

@@ -172,14 +172,21 @@ class Plan {
       block.visible_words_stride = tiles_of(shape_.keys);
       for (Index r = 0; r < block.rows; ++r) {
         const std::uint8_t* booleans =
-            mask_.booleans(head.batch, head.query_head + (by_heads ? r : 0),
-                           by_heads ? 0 : first + r) +
+            Mask::row(mask_.visible, head.batch, head.query_head + (by_heads ? r : 0),
+                      by_heads ? 0 : first + r) +
             shard.first_key;
         for (Index t = block.tile_begin; t < block.tile_end; ++t)
           words[r * block.visible_words_stride + t] = word_of_booleans(
               booleans + t * tile_keys, lesser(tile_keys, cache.size() - t * tile_keys));
       }
       block.visible_words = words;
+    }
+    if (const View<const std::uint64_t>& bits = mask_.bits; bits.data != nullptr) {
+      block.visible_words =
+          Mask::row(bits, head.batch, head.query_head, first) + shard.first_key / tile_keys;
+      block.visible_words_stride = !by_heads        ? bits.token_stride
+                                   : bits.heads > 1 ? bits.head_stride
+                                                    : 0;
     }
     f(made);
   }
@@ -245,6 +252,9 @@ class Plan {
                      cache.size(), shape_.keys);
     if (mask_.has_booleans() && cache.size() != mask_.visible.dim)
       return detail::check_equal("mask.dim", mask_.visible.dim, "the number of keys", cache.size());
+    if (mask_.bits.data != nullptr && tiles_of(cache.size()) != mask_.bits.dim)
+      return detail::check_equal("mask_bits.dim", mask_.bits.dim, "the keys' number of words",
+                                 tiles_of(cache.size()));
     const View<const float>& bias = score_terms_.bias;
     if (bias.data != nullptr && cache.size() != bias.dim)
       return detail::check_equal("bias.dim", bias.dim, "the number of keys", cache.size());

@@ -164,11 +164,11 @@ inline Status check_samples(View<const float> q, View<const float> k,
                        check_equal("q.dim", q.dim, "k.dim", k.dim));
 }
 
-// A tensor with a number for each pair, [batch, query_heads, queries, keys], where batch and heads
-// may be 1 for all; or none at all.
+// What is given for each pair, [batch, query_heads, queries, keys], where batch and heads may be 1
+// for all; or nothing at all.
 template <class T>
-Status check_per_pair(const char* name, const View<T>& pairs, const Shape& shape,
-                      Index keys) noexcept {
+Status check_per_pair(const char* name, const View<T>& pairs, const Shape& shape, Index keys,
+                      const char* keys_name) noexcept {
   if (pairs.data == nullptr) return {};
   if (Status status = check_view(name, pairs); !status.ok()) return status;
   const struct {
@@ -180,7 +180,7 @@ Status check_per_pair(const char* name, const View<T>& pairs, const Shape& shape
   } extents[] = {{"batch", pairs.batch, "q.batch", shape.batch, true},
                  {"heads", pairs.heads, "q.heads", shape.query_heads, true},
                  {"tokens", pairs.tokens, "q.tokens", shape.queries, false},
-                 {"dim", pairs.dim, "the number of keys", keys, false}};
+                 {"dim", pairs.dim, keys_name, keys, false}};
   for (const auto& x : extents)
     if (x.value != x.wanted && !(x.may_be_1 && x.value == 1))
       return failure(StatusCode::invalid_shape, "%s.%s is %td but %s is %td", name, x.extent,
@@ -196,7 +196,13 @@ inline Status check_mask(const Mask& mask, const Shape& shape, Index keys) noexc
         return failure(StatusCode::invalid_argument,
                        "key_lengths[%td] is %td; it must be from 0 to the %td keys", b,
                        mask.key_lengths[b], keys);
-  return check_per_pair("mask", mask.visible, shape, keys);
+  if (mask.has_booleans() && mask.bits.data != nullptr)
+    return failure(StatusCode::invalid_argument,
+                   "mask and mask_bits are both given; they say the same");
+  return first_failure(
+      check_per_pair("mask", mask.visible, shape, keys, "the number of keys"),
+      check_per_pair("mask_bits", mask.bits, shape, (keys + tile_keys - 1) / tile_keys,
+                     "the keys' number of words"));
 }
 
 // Queries and outputs of one call against the extents of its keys and values.

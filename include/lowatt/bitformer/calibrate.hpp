@@ -86,14 +86,12 @@ inline Status try_calibrate_temperature(View<const float> q, Index b, Index head
   for (Index first = 0; first < q.tokens; first += rows) {
     const Index count = q.tokens - first < rows ? q.tokens - first : rows;
     VisibleRange visible[rows] = {};
-    const std::uint8_t* booleans[rows] = {};
     Index pairs[rows] = {}, begin = key_count, end = 0;
     for (Index r = 0; r < count; ++r) {
       const float* query = q.row(b, head, first + r);
       for (Index c = 0; c < q.dim; ++c) values[r * q.dim + c] = static_cast<double>(query[c]);
       pack_bit_planes(query, q.dim, thresholds, query_bits.data() + r * row_bytes);
       visible[r] = mask.range(b, first + r, q.tokens, key_count);
-      if (mask.has_booleans()) booleans[r] = mask.booleans(b, head, first + r);
       begin = visible[r].begin < begin ? visible[r].begin : begin;
       end = visible[r].end > end ? visible[r].end : end;
     }
@@ -102,7 +100,7 @@ inline Status try_calibrate_temperature(View<const float> q, Index b, Index head
         key_values[c] = static_cast<double>(keys.values[j * q.dim + c]);
       for (Index r = 0; r < count; ++r) {
         if (j < visible[r].begin || j >= visible[r].end) continue;
-        if (booleans[r] != nullptr && booleans[r][j] == 0) continue;
+        if (!mask.shows(b, head, first + r, j)) continue;
         const double* query_values = values.data() + r * q.dim;
         const double exact =
             scale * sum_in_lanes(q.dim, [=](Index c) { return query_values[c] * key_values[c]; });

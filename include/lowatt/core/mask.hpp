@@ -12,12 +12,13 @@ struct Mask {
   Index window_left = -1, window_right = -1;
   const Index* key_lengths = nullptr;
   View<const std::uint8_t> visible = {};
+  View<const std::uint64_t> bits = {};  // instead of `visible`: key j is bit j % 64 of word j / 64
 
   LOWATT_ALWAYS_INLINE constexpr bool has_booleans() const noexcept {
     return visible.data != nullptr;
   }
 
-  // The keys that a query of batch entry b sees, but for those that booleans hide.
+  // The keys that a query of batch entry b sees, but for those that booleans or bits hide.
   LOWATT_ALWAYS_INLINE constexpr VisibleRange range(Index b, Index query, Index queries,
                                                     Index keys) const noexcept {
     VisibleRange seen = visible_keys(causal, query, queries, keys);
@@ -29,20 +30,27 @@ struct Mask {
     return seen;
   }
 
-  // The booleans of one query, one per key; there must be booleans.
-  LOWATT_ALWAYS_INLINE constexpr const std::uint8_t* booleans(Index b, Index head,
-                                                              Index query) const noexcept {
-    return visible.row(visible.batch > 1 ? b : 0, visible.heads > 1 ? head : 0, query);
+  // What is given per pair for one query; `of` is `visible` or `bits`, and given.
+  template <class T>
+  static LOWATT_ALWAYS_INLINE constexpr const T* row(const View<const T>& of, Index b, Index head,
+                                                     Index query) noexcept {
+    return of.row(of.batch > 1 ? b : 0, of.heads > 1 ? head : 0, query);
+  }
+
+  // Whether booleans or bits let a query see a key.
+  LOWATT_ALWAYS_INLINE constexpr bool shows(Index b, Index head, Index query,
+                                            Index key) const noexcept {
+    if (has_booleans()) return row(visible, b, head, query)[key] != 0;
+    return bits.data == nullptr || (row(bits, b, head, query)[key / 64] >> (key % 64) & 1) != 0;
   }
 
   // Writes the positions of all keys that a query sees, ascending; returns how many.
   LOWATT_ALWAYS_INLINE constexpr Index list(Index b, Index head, Index query, Index queries,
                                             Index keys, Index* positions) const noexcept {
     const VisibleRange seen = range(b, query, queries, keys);
-    const std::uint8_t* row = has_booleans() ? booleans(b, head, query) : nullptr;
     Index count = 0;
     for (Index j = seen.begin; j < seen.end; ++j)
-      if (row == nullptr || row[j] != 0) positions[count++] = j;
+      if (shows(b, head, query, j)) positions[count++] = j;
     return count;
   }
 };
