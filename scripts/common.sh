@@ -24,6 +24,19 @@ configure() {
     { cat "$log" >&2; fail "configuring $folder/ failed, see above."; }
 }
 
+# configure_preset PRESET: configures build-PRESET/ as CMakePresets.json says.
+configure_preset() {
+  say "Configuring build-$1/"
+  cmake --preset "$1" >"$log" 2>&1 || { cat "$log" >&2; fail "configuring build-$1/ failed, see above."; }
+}
+
+# sample_sweeps: tests run a random part of the sweeps, where the environment does not say which.
+sample_sweeps() {
+  export LOWATT_TEST_SAMPLE=${LOWATT_TEST_SAMPLE:-10}
+  export LOWATT_TEST_SEED=${LOWATT_TEST_SEED:-$RANDOM}
+  say "Sample of the sweeps: LOWATT_TEST_SAMPLE=$LOWATT_TEST_SAMPLE LOWATT_TEST_SEED=$LOWATT_TEST_SEED"
+}
+
 # build FOLDER TARGET...
 build() {
   local folder=$1

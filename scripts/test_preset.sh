@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Usage: scripts/test_preset.sh PRESET [CTEST OPTION...]
+# The tests once more in build-PRESET/, configured by a preset of CMakePresets.json, on a random sample of the
+# sweeps: LOWATT_TEST_SAMPLE percent of them (10), of LOWATT_TEST_SEED, which is printed to repeat a run.
+# Tests that do not depend on compiler and flags are left out, as are those under qemu, which the
+# sanitizers do not know.
+set -euo pipefail
+. "$(dirname "$0")/common.sh"
+preset=${1:?a preset of CMakePresets.json}
+shift
+
+scripts/setup.sh sanitize
+configure_preset "$preset"
+build "build-$preset" all
+sample_sweeps
+run_tests "build-$preset" --label-exclude 'structure|docs|nehalem|install|bench' "$@" ||
+  fail "some tests of the preset $preset failed, see above."
