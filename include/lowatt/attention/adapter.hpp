@@ -45,6 +45,8 @@ struct HeadPosition {
 //       How statistics of parts of a row's keys merge; none where rows need none.
 //   static Index score_bytes(const M&, Index head_dim) noexcept;
 //       Bytes per row and key that statistic leaves for accumulate; 0 where it leaves none.
+//   static bool is_exact(const M&) noexcept;
+//       Whether parts merge to the same bits however keys are split.
 //   static constexpr bool has_log_sum_exp;
 //   template <class F>
 //   static void with_kernel(const KernelTable&, const M&, const Calibration&, const HeadPosition&,
