@@ -103,6 +103,23 @@ TYPED_TEST(Split, WorkspaceKeepsTheMemoryContract) {
   }
 }
 
+// What a plan says is enough for any number of workers, though one alone may not split.
+TYPED_TEST(Split, CallersWorkspace) {
+  lowatt::KvCache<typename TypeParam::Mechanism> cache(
+      {1, this->kv_heads, this->dim, this->dim, this->keys}, this->calibration, this->mechanism);
+  cache.append(this->k_view(), this->v_view());
+  const lowatt::Shape shape{1,          this->query_heads, this->kv_heads, 1,
+                            this->keys, this->dim,         this->dim};
+  for (const int count : {1, 2}) {
+    test::Threads threads{count};
+    const Index needed = lowatt::plan(this->mechanism, shape).workspace_size(count);
+    lowatt::Array<std::byte> memory(needed + 64, std::byte{0x5a});
+    lowatt::attend(this->queries(), cache, this->out.view(),
+                   {.executor = threads, .workspace = memory.data(), .workspace_bytes = needed});
+    for (Index i = needed; i < memory.size(); ++i) ASSERT_EQ(memory[i], std::byte{0x5a});
+  }
+}
+
 // How a call sees keys.
 struct Seen {
   const char* name;
