@@ -15,7 +15,6 @@
 namespace {
 using lowatt::Index;
 using View = lowatt::View<const float>;
-
 constexpr Index heads = 4, keys = 32768, head_dim = 64;
 
 // The same on every rank.
@@ -91,7 +90,7 @@ bool compare(const char* name, const M& mechanism, float tolerance, MPI_Datatype
   lowatt::attend(q, whole, whole_view);
   const double alone = time_of([&] { rank > 0 ? void() : lowatt::attend(q, whole, whole_view); });
   const double together = time_of([&] {
-    attend_with_others(q, cache, {first, keys}, out_view, row, merge);
+    attend_with_others(q, cache, {first, keys}, out_view, row, op);
   });
   float apart = 0;
   for (std::size_t i = 0; i < out.size(); ++i)
