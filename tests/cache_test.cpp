@@ -1,32 +1,17 @@
 // What a cache promises for every mechanism: the same bits however tokens arrive, whatever level or
 // number of threads runs, and a decode step equal to the matching row of a causal call.
-#include <atomic>
 #include <cstring>
-#include <thread>
 
 #include "support/mechanisms.hpp"
 #include "support/sweep.hpp"
+#include "support/threads.hpp"
 
 namespace {
 
 using lowatt::Index;
 using Tensor = test::StridedTensor;
 
-// Threads that take tasks from a shared counter.
-struct Threads {
-  int count = 1;
-  int workers() const { return count; }
-  template <class F>
-  void run(Index tasks, F&& f) const {
-    std::atomic<Index> next{0};
-    std::vector<std::thread> threads;
-    for (int worker = 0; worker < count; ++worker)
-      threads.emplace_back([&, worker] {
-        for (Index task = next++; task < tasks; task = next++) f(task, Index{worker});
-      });
-    for (std::thread& thread : threads) thread.join();
-  }
-};
+using test::Threads;
 
 lowatt::View<const float> tokens_of(lowatt::View<const float> x, Index first, Index count) {
   x.data += first * x.token_stride;

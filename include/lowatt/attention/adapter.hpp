@@ -45,6 +45,8 @@ struct HeadPosition {
 //       How statistics of parts of a row's keys merge; none where rows need none.
 //   static Index score_bytes(const M&, Index head_dim) noexcept;
 //       Bytes per row and key that statistic leaves for accumulate; 0 where it leaves none.
+//   static bool is_exact(const M&) noexcept;
+//       Whether parts merge to the same bits however keys are split.
 //   static constexpr bool has_log_sum_exp;
 //   static constexpr bool has_score_terms;
 //       Whether biases, slopes and sinks may be added to scores.
@@ -60,7 +62,7 @@ struct Adapter;
 namespace detail {
 
 template <class M>
-Status check_score_terms(const CallScoreTerms& terms, const Shape& shape) noexcept {
+Status check_score_terms(const CallScoreTerms& terms, const Shape& shape, Index keys) noexcept {
   const struct {
     const char* name;
     const void* given;
@@ -77,7 +79,7 @@ Status check_score_terms(const CallScoreTerms& terms, const Shape& shape) noexce
         return failure(StatusCode::invalid_argument, "%s[%td] is %g; it must be finite", term.name,
                        h, static_cast<double>(term.per_head[h]));
   }
-  return check_per_pair("bias", terms.bias, shape, shape.keys, "the number of keys");
+  return check_per_pair("bias", terms.bias, shape, keys, "the number of keys");
 }
 
 inline Status check_scale(const Setting& scale) noexcept {

@@ -47,10 +47,16 @@ Status try_attend(View<const float> q, const KvCache<M>& cache, View<float> out,
   Plan<M> plan;
   const Shape shape{held.batch,   q.heads,       held.kv_heads, q.tokens,
                     cache.size(), held.head_dim, held.value_dim};
-  if (Status status = try_plan(plan, cache.mechanism(), shape, options); !status.ok())
-    return status;
   const int workers = options.executor.workers();
   if (Status status = detail::check_workers(workers); !status.ok()) return status;
+  // Where it changes no bit, keys are not split for one worker alone.
+  const bool splits = workers > 1 || !Adapter<M>::is_exact(cache.mechanism());
+  if (Status status =
+          detail::first_failure(Plan<M>::try_make(plan, cache.mechanism(), shape,
+                                                  options.visibility(), options.level, splits),
+                                detail::check_mask(options.visibility(), shape, shape.keys));
+      !status.ok())
+    return status;
   const Index needed = plan.workspace_size(workers);
   detail::Workspace workspace{};
   if (Status status = detail::take_workspace(options, needed, workspace); !status.ok())

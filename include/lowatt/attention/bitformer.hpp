@@ -135,6 +135,7 @@ struct Adapter<Bitformer> {
   static StatisticMerge statistic_merge(const Bitformer&) noexcept {
     return StatisticMerge::maximum;
   }
+  static bool is_exact(const Bitformer&) noexcept { return true; }
   static Index score_bytes(const Bitformer& mechanism, Index head_dim) noexcept {
     return bit_distance_bytes(mechanism.planes, head_dim);
   }

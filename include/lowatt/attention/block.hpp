@@ -59,11 +59,12 @@ void attend_block(const Block<M>& block, const RowOutputs& outputs) noexcept {
     kernel.prepare(arguments);
     if (block.has_statistic()) kernel.statistic(arguments);
     kernel.accumulate(arguments);
+    if (outputs.kept != nullptr || outputs.log_sum_exp != nullptr) {
+      double headers[most_block_rows * PartRows<double>::header];
+      kernel.store_part(arguments, PartRows<double>{headers, 0});
+      write_row_outputs({headers, 0}, block.arguments.rows, block.row, block.queries, outputs);
+    }
     kernel.finish(arguments);
-    if (outputs.kept == nullptr && outputs.log_sum_exp == nullptr) return;
-    double headers[most_block_rows * PartRows<double>::header];
-    kernel.store_part(arguments, PartRows<double>{headers, 0});
-    write_row_outputs({headers, 0}, block.arguments.rows, block.row, block.queries, outputs);
   });
 }
 

@@ -143,6 +143,7 @@ struct Adapter<Inhibitor> {
   static StatisticMerge statistic_merge(const Inhibitor& mechanism) noexcept {
     return mechanism.center ? StatisticMerge::sum : StatisticMerge::none;
   }
+  static bool is_exact(const Inhibitor& mechanism) noexcept { return !is_fp32(mechanism); }
   static Index score_bytes(const Inhibitor&, Index) noexcept { return 0; }
 
   template <class F>

@@ -132,6 +132,7 @@ struct Adapter<Latte> {
   }
 
   static StatisticMerge statistic_merge(const Latte&) noexcept { return StatisticMerge::maximum; }
+  static bool is_exact(const Latte&) noexcept { return false; }
   static Index score_bytes(const Latte&, Index head_dim) noexcept {
     return latte_score_bytes(head_dim);
   }

@@ -95,10 +95,17 @@ class Plan {
 
   friend class detail::ShardCall<M>;
   template <class Mechanism>
+  friend Status try_attend(View<const float> q, const KvCache<Mechanism>& cache, View<float> out,
+                           const Options& options) noexcept;
+  template <class Mechanism>
   friend Status try_plan(Plan<Mechanism>& plan, const Mechanism& mechanism, const Shape& shape,
                          const Options& options) noexcept;
 
  private:
+  // Without a look at what masks refer to.
+  static Status try_make(Plan& plan, const M& mechanism, const Shape& shape, const Options& options,
+                         bool may_split = true) noexcept;
+
   // Grouped heads that read keys and values together: enough for arithmetic to take as long as
   // reading. More would leave less to share among threads.
   static constexpr Index most_heads = 8;
@@ -260,7 +267,7 @@ class Plan {
       return detail::check_equal("bias.dim", bias.dim, "the number of keys", cache.size());
     if (kernel_bytes(cache.mechanism()) != kernel_slice_ ||
         block_rows(cache.mechanism()) != rows_ ||
-        Adapter<M>::statistic_merge(cache.mechanism()) != split_.merge ||
+        (split_.parts > 1 && Adapter<M>::statistic_merge(cache.mechanism()) != split_.merge) ||
         Adapter<M>::score_bytes(cache.mechanism(), shape_.head_dim) != score_bytes_)
       return failure(StatusCode::invalid_argument,
                      "the cache's mechanism needs another workspace than the planned one");
@@ -278,12 +285,9 @@ class Plan {
   KeySplit split_{};
 };
 
-// Plans calls of `shape` (keys: the most that will be attended), from the masks, score terms and
-// level of `options`; the memory that these refer to must outlive the plan. `plan` is set only on
-// success.
 template <class M>
-Status try_plan(Plan<M>& plan, const M& mechanism, const Shape& shape,
-                const Options& options = {}) noexcept {
+Status Plan<M>::try_make(Plan& plan, const M& mechanism, const Shape& shape, const Options& options,
+                         bool may_split) noexcept {
   const struct {
     const char* name;
     Index value;
@@ -309,11 +313,7 @@ Status try_plan(Plan<M>& plan, const M& mechanism, const Shape& shape,
   if (Status status = detail::check_group(shape.query_heads, shape.kv_heads); !status.ok())
     return status;
   if (Status status = Adapter<M>::validate(mechanism, shape); !status.ok()) return status;
-  if (Status status = detail::check_mask(options.visibility(), shape, shape.keys); !status.ok())
-    return status;
-  if (Status status = detail::check_score_terms<M>(options.score_terms(), shape); !status.ok())
-    return status;
-  Plan<M> made;
+  Plan made;
   if (Status status = try_find_kernels(options.level, made.table_); !status.ok()) return status;
   made.shape_ = shape;
   made.mask_ = options.visibility();
@@ -321,18 +321,36 @@ Status try_plan(Plan<M>& plan, const M& mechanism, const Shape& shape,
   made.rows_ = made.block_rows(mechanism);
   made.blocks_ = (shape.queries + made.rows_ - 1) / made.rows_;
   if (Adapter<M>::heads_share_blocks && shape.queries == 1)
-    made.heads_ = made.group() < Plan<M>::most_heads ? made.group() : Plan<M>::most_heads;
+    made.heads_ = lesser(made.group(), most_heads);
   made.score_bytes_ = Adapter<M>::score_bytes(mechanism, shape.head_dim);
-  made.split_ =
-      KeySplit::of(shape, made.blocks(), made.score_bytes_, Adapter<M>::statistic_merge(mechanism));
+  if (may_split)
+    made.split_ = KeySplit::of(shape, made.blocks(), made.score_bytes_,
+                               Adapter<M>::statistic_merge(mechanism));
   made.kernel_slice_ = made.slice_ = made.kernel_bytes(mechanism);
   if (made.mask_.has_booleans()) {
     // Words of booleans, one per row and tile.
-    const Index rows = made.heads_ > 1 ? made.heads_ : Plan<M>::lesser(made.rows_, shape.queries);
-    const Index bytes =
-        rows * Plan<M>::tiles_of(shape.keys) * static_cast<Index>(sizeof(std::uint64_t));
+    const Index rows = made.heads_ > 1 ? made.heads_ : lesser(made.rows_, shape.queries);
+    const Index bytes = rows * tiles_of(shape.keys) * static_cast<Index>(sizeof(std::uint64_t));
     made.slice_ += round_up(bytes, 64);
   }
+  plan = made;
+  return {};
+}
+
+// Plans calls of `shape` (keys: the most that will be attended), from the masks, score terms and
+// level of `options`; the memory that these refer to must outlive the plan. `plan` is set only on
+// success.
+template <class M>
+Status try_plan(Plan<M>& plan, const M& mechanism, const Shape& shape,
+                const Options& options = {}) noexcept {
+  Plan<M> made;
+  if (Status status = Plan<M>::try_make(made, mechanism, shape, options); !status.ok())
+    return status;
+  if (Status status = detail::first_failure(
+          detail::check_mask(options.visibility(), shape, shape.keys),
+          detail::check_score_terms<M>(options.score_terms(), shape, shape.keys));
+      !status.ok())
+    return status;
   plan = made;
   return {};
 }

@@ -95,6 +95,7 @@ struct Adapter<Softmax> {
   }
 
   static StatisticMerge statistic_merge(const Softmax&) noexcept { return StatisticMerge::none; }
+  static bool is_exact(const Softmax&) noexcept { return false; }
   static Index score_bytes(const Softmax&, Index) noexcept { return 0; }
 
   template <class F>
