@@ -68,8 +68,7 @@ Status try_calibrate(Calibration& calibration, const M& mechanism, View<const fl
   if (Status status = detail::check_samples(q, k, v); !status.ok()) return status;
   const Shape shape{k.batch, q.heads, k.heads, q.tokens, k.tokens, k.dim, v.dim};
   if (Status status = Adapter<M>::validate(mechanism, shape); !status.ok()) return status;
-  if (Status status = detail::check_mask(options.visibility(), shape, shape.keys); !status.ok())
-    return status;
+  if (Status status = detail::check_mask(options.visibility(), shape); !status.ok()) return status;
   Calibration made;
   if (Status status = Adapter<M>::calibrate(mechanism, q, k, v, options.visibility(), made);
       !status.ok())

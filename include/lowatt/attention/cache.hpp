@@ -31,8 +31,8 @@ class KvCache {
     tables_ = static_cast<Array<std::uint8_t>&&>(other.tables_);
     table_ = other.table_;
     tiles_ = static_cast<Array<std::byte>&&>(other.tiles_);
-    size_ = other.size_;
-    other.shape_.capacity = other.size_ = 0;
+    sizes_ = static_cast<Array<Index>&&>(other.sizes_);
+    other.shape_.capacity = 0;
     return *this;
   }
 
@@ -84,48 +84,40 @@ class KvCache {
                      "a cache of %td tokens, %td KV heads and batch %td does not fit memory",
                      shape.capacity, shape.kv_heads, shape.batch);
     made.tiles_ = Array<std::byte>(bytes);
-    if (made.tiles_.size() != bytes)
+    made.sizes_ = Array<Index>(shape.batch);
+    if (made.tiles_.size() != bytes || made.sizes_.size() != shape.batch)
       return failure(StatusCode::out_of_memory, "no memory for a cache of %td bytes", bytes);
     cache = static_cast<KvCache&&>(made);
     return {};
   }
 
-  // All or nothing: on failure the cache is as before.
+  // Appends to all sequences. All or nothing: on failure the cache is as before.
   Status try_append(View<const float> k, View<const float> v) noexcept {
-    if (Status status = detail::check_keys_values(k, v); !status.ok()) return status;
-    if (Status status = detail::first_failure(
-            detail::check_equal("k.batch", k.batch, "the cache's batch", shape_.batch),
-            detail::check_equal("k.heads", k.heads, "the cache's kv_heads", shape_.kv_heads),
-            detail::check_equal("k.dim", k.dim, "the cache's head_dim", shape_.head_dim),
-            detail::check_equal("v.dim", v.dim, "the cache's value_dim", shape_.value_dim));
-        !status.ok())
-      return status;
-    if (k.tokens > shape_.capacity - size_)
-      return failure(StatusCode::out_of_capacity,
-                     "k.tokens is %td but the cache has room for %td of its %td", k.tokens,
-                     shape_.capacity - size_, shape_.capacity);
-    for (Index b = 0; b < shape_.batch; ++b)
-      for (Index g = 0; g < shape_.kv_heads; ++g) {
-        PackArguments tokens{};
-        tokens.key = k.row(b, g, 0);
-        tokens.key_stride = k.token_stride;
-        tokens.value = v.row(b, g, 0);
-        tokens.value_stride = v.token_stride;
-        tokens.first = size_;
-        tokens.count = k.tokens;
-        tokens.head_dim = shape_.head_dim;
-        tokens.value_dim = shape_.value_dim;
-        tokens.base = tiles_.data() + head_offset(b, g);
-        tokens.stride = tile_bytes();
-        Adapter<M>::pack(*table_, mechanism_, calibration_, b * shape_.kv_heads + g, tokens);
-      }
-    size_ += k.tokens;
+    if (Status status = check_tokens(k, v, shape_.batch, size()); !status.ok()) return status;
+    for (Index b = 0; b < shape_.batch; ++b) pack(b, k, v, b);
     return {};
   }
 
+  // Appends to one sequence; the batch of k and v is 1.
+  Status try_append(Index sequence, View<const float> k, View<const float> v) noexcept {
+    if (sequence < 0 || sequence >= shape_.batch)
+      return failure(StatusCode::invalid_argument, "sequence is %td; the cache's batch is %td",
+                     sequence, shape_.batch);
+    if (Status status = check_tokens(k, v, 1, size(sequence)); !status.ok()) return status;
+    pack(sequence, k, v, 0);
+    return {};
+  }
+
+  // Tokens of one sequence.
+  Index size(Index sequence) const noexcept {
+    return sizes_[sequence];
+  }
+  // Tokens of the longest sequence: of all, where they are of equal length.
   Index size() const noexcept {
-    return size_;
-  }  // tokens appended, per sequence
+    Index longest = 0;
+    for (const Index size : sizes_) longest = size > longest ? size : longest;
+    return longest;
+  }
   const CacheShape& shape() const noexcept {
     return shape_;
   }
@@ -151,11 +143,48 @@ class KvCache {
   }
 
  private:
+  // Whether tokens can be appended to a sequence that holds `held`.
+  Status check_tokens(View<const float> k, View<const float> v, Index batch,
+                      Index held) const noexcept {
+    if (Status status = detail::check_keys_values(k, v); !status.ok()) return status;
+    if (Status status = detail::first_failure(
+            detail::check_equal("k.batch", k.batch, "the cache's batch", batch),
+            detail::check_equal("k.heads", k.heads, "the cache's kv_heads", shape_.kv_heads),
+            detail::check_equal("k.dim", k.dim, "the cache's head_dim", shape_.head_dim),
+            detail::check_equal("v.dim", v.dim, "the cache's value_dim", shape_.value_dim));
+        !status.ok())
+      return status;
+    if (k.tokens > shape_.capacity - held)
+      return failure(StatusCode::out_of_capacity,
+                     "k.tokens is %td but the cache has room for %td of its %td", k.tokens,
+                     shape_.capacity - held, shape_.capacity);
+    return {};
+  }
+
+  // Appends tokens of batch entry b to a sequence.
+  void pack(Index sequence, View<const float> k, View<const float> v, Index b) noexcept {
+    for (Index g = 0; g < shape_.kv_heads; ++g) {
+      PackArguments tokens{};
+      tokens.key = k.row(b, g, 0);
+      tokens.key_stride = k.token_stride;
+      tokens.value = v.row(b, g, 0);
+      tokens.value_stride = v.token_stride;
+      tokens.first = sizes_[sequence];
+      tokens.count = k.tokens;
+      tokens.head_dim = shape_.head_dim;
+      tokens.value_dim = shape_.value_dim;
+      tokens.base = tiles_.data() + head_offset(sequence, g);
+      tokens.stride = tile_bytes();
+      Adapter<M>::pack(*table_, mechanism_, calibration_, sequence * shape_.kv_heads + g, tokens);
+    }
+    sizes_[sequence] += k.tokens;
+  }
+
   Index tile_bytes() const noexcept {
     return Adapter<M>::tile_bytes(mechanism_, shape_.head_dim, shape_.value_dim);
   }
   Index tile_count() const noexcept {
-    return (shape_.capacity + tile_keys - 1) / tile_keys;
+    return lowatt::tile_count(shape_.capacity);
   }
   Index head_offset(Index batch, Index kv_head) const noexcept {
     return (batch * shape_.kv_heads + kv_head) * tile_count() * tile_bytes();
@@ -182,7 +211,7 @@ class KvCache {
   Array<std::uint8_t> tables_;  // the adapter's
   const KernelTable* table_ = nullptr;
   Array<std::byte> tiles_;
-  Index size_ = 0;
+  Array<Index> sizes_;  // [batch]
 };
 
 LOWATT_API_END

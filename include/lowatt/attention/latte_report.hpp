@@ -21,8 +21,7 @@ inline Status try_report(const Latte& mechanism, const Calibration& calibration,
                                             Adapter<Latte>::check(mechanism, calibration, cache));
       !status.ok())
     return status;
-  if (Status status = detail::check_mask(options.visibility(), shape, shape.keys); !status.ok())
-    return status;
+  if (Status status = detail::check_mask(options.visibility(), shape); !status.ok()) return status;
   if (mechanism.theta.given())
     return try_report_thetas(mechanism, q, k, v, options.visibility(), calibration, mechanism.theta,
                              reports);

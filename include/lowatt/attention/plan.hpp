@@ -43,6 +43,7 @@ class Plan {
         by_heads ? lesser(heads_, group() - first_head) : lesser(rows_, shape_.queries - first);
     const HeadPosition head{kv_task / shape_.kv_heads, kv_head * group() + first_head, kv_head,
                             shape_.query_heads, shape_.kv_heads};
+    const Index keys = cache.size(head.batch);
     VisibleRange visible[most_rows] = {};
     BlockArguments block{};
     block.query = q.row(head.batch, head.query_head, first);
@@ -54,10 +55,10 @@ class Plan {
     block.value_dim = shape_.value_dim;
     block.tiles = cache.tiles(head.batch, head.kv_head);
     for (Index r = 0; r < block.rows; ++r) {
-      visible[r] = mask_.range(head.batch, by_heads ? 0 : first + r, shape_.queries, cache.size());
+      visible[r] = mask_.range(head.batch, by_heads ? 0 : first + r, shape_.queries, keys);
       if (visible[r].count() == 0) continue;
       const Index begin = visible[r].begin / tile_keys;
-      const Index end = (visible[r].end + tile_keys - 1) / tile_keys;
+      const Index end = tile_count(visible[r].end);
       block.tile_begin = block.tile_end == 0 || begin < block.tile_begin ? begin : block.tile_begin;
       block.tile_end = end > block.tile_end ? end : block.tile_end;
     }
@@ -65,13 +66,13 @@ class Plan {
     block.workspace = workspace + worker * slice_;
     if (mask_.has_booleans()) {
       auto* words = reinterpret_cast<std::uint64_t*>(block.workspace + kernel_slice_);
-      block.visible_words_stride = tiles_of(shape_.keys);
+      block.visible_words_stride = tile_count(shape_.keys);
       for (Index r = 0; r < block.rows; ++r) {
         const std::uint8_t* booleans = mask_.booleans(
             head.batch, head.query_head + (by_heads ? r : 0), by_heads ? 0 : first + r);
         for (Index t = block.tile_begin; t < block.tile_end; ++t)
           words[r * block.visible_words_stride + t] = word_of_booleans(
-              booleans + t * tile_keys, lesser(tile_keys, cache.size() - t * tile_keys));
+              booleans + t * tile_keys, lesser(tile_keys, keys - t * tile_keys));
       }
       block.visible_words = words;
     }
@@ -90,7 +91,6 @@ class Plan {
   // reading. More would leave less to share among threads.
   static constexpr Index most_heads = 8;
 
-  static Index tiles_of(Index keys) noexcept { return (keys + tile_keys - 1) / tile_keys; }
   static Index lesser(Index a, Index b) noexcept { return a < b ? a : b; }
   Index group() const noexcept {
     return shape_.kv_heads > 0 ? shape_.query_heads / shape_.kv_heads : 0;
@@ -175,8 +175,7 @@ Status try_plan(Plan<M>& plan, const M& mechanism, const Shape& shape,
   if (Status status = detail::check_group(shape.query_heads, shape.kv_heads); !status.ok())
     return status;
   if (Status status = Adapter<M>::validate(mechanism, shape); !status.ok()) return status;
-  if (Status status = detail::check_mask(options.visibility(), shape, shape.keys); !status.ok())
-    return status;
+  if (Status status = detail::check_mask(options.visibility(), shape); !status.ok()) return status;
   Plan<M> made;
   if (Status status = try_find_kernels(options.level, made.table_); !status.ok()) return status;
   made.shape_ = shape;
@@ -189,8 +188,7 @@ Status try_plan(Plan<M>& plan, const M& mechanism, const Shape& shape,
   if (made.mask_.has_booleans()) {
     // Words of booleans, one per row and tile.
     const Index rows = made.heads_ > 1 ? made.heads_ : Plan<M>::lesser(made.rows_, shape.queries);
-    const Index bytes =
-        rows * Plan<M>::tiles_of(shape.keys) * static_cast<Index>(sizeof(std::uint64_t));
+    const Index bytes = rows * tile_count(shape.keys) * static_cast<Index>(sizeof(std::uint64_t));
     made.slice_ += round_up(bytes, 64);
   }
   plan = made;

@@ -164,14 +164,14 @@ inline Status check_samples(View<const float> q, View<const float> k,
                        check_equal("q.dim", q.dim, "k.dim", k.dim));
 }
 
-// A mask against the extents of the call that it is for; `keys` may be more than are attended.
-inline Status check_mask(const Mask& mask, const Shape& shape, Index keys) noexcept {
+// A mask against the extents of the call that it is for.
+inline Status check_mask(const Mask& mask, const Shape& shape) noexcept {
   if (mask.key_lengths != nullptr)
     for (Index b = 0; b < shape.batch; ++b)
-      if (mask.key_lengths[b] < 0 || mask.key_lengths[b] > keys)
+      if (mask.key_lengths[b] < 0 || mask.key_lengths[b] > shape.keys)
         return failure(StatusCode::invalid_argument,
                        "key_lengths[%td] is %td; it must be from 0 to the %td keys", b,
-                       mask.key_lengths[b], keys);
+                       mask.key_lengths[b], shape.keys);
   if (!mask.has_booleans()) return {};
   const View<const std::uint8_t>& booleans = mask.visible;
   if (Status status = check_view("mask", booleans); !status.ok()) return status;
@@ -184,7 +184,7 @@ inline Status check_mask(const Mask& mask, const Shape& shape, Index keys) noexc
         !status.ok())
       return status;
   return first_failure(check_equal("mask.tokens", booleans.tokens, "q.tokens", shape.queries),
-                       check_equal("mask.dim", booleans.dim, "the number of keys", keys));
+                       check_equal("mask.dim", booleans.dim, "the number of keys", shape.keys));
 }
 
 // Queries and outputs of one call against the extents of its keys and values.

@@ -13,6 +13,11 @@ namespace lowatt {
 
 inline constexpr Index tile_keys = 64;
 
+// Tiles that so many keys take.
+LOWATT_ALWAYS_INLINE constexpr Index tile_count(Index keys) noexcept {
+  return (keys + tile_keys - 1) / tile_keys;
+}
+
 // Where the tiles of one sequence and KV head lie: at equal strides, or wherever a page table says.
 struct TileSource {
   const std::byte* base = nullptr;
