@@ -108,6 +108,10 @@ struct Adapter<Latte> {
   static Index tile_bytes(const Latte& mechanism, Index head_dim, Index value_dim) noexcept {
     return LatteTileLayout(head_dim, value_dim, mechanism.value_precision).bytes();
   }
+  static void erase(const Latte& mechanism, Index head_dim, Index value_dim, std::byte* tile,
+                    Index first) noexcept {
+    LatteTileLayout(head_dim, value_dim, mechanism.value_precision).erase(tile, first);
+  }
   static Index query_block(const Latte&, const Shape& shape) noexcept {
     return latte_query_block(shape.head_dim);
   }

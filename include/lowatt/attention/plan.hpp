@@ -71,8 +71,8 @@ class Plan {
         const std::uint8_t* booleans = mask_.booleans(
             head.batch, head.query_head + (by_heads ? r : 0), by_heads ? 0 : first + r);
         for (Index t = block.tile_begin; t < block.tile_end; ++t)
-          words[r * block.visible_words_stride + t] = word_of_booleans(
-              booleans + t * tile_keys, lesser(tile_keys, keys - t * tile_keys));
+          words[r * block.visible_words_stride + t] =
+              word_of_booleans(booleans + t * tile_keys, lesser(tile_keys, keys - t * tile_keys));
       }
       block.visible_words = words;
     }
