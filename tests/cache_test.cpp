@@ -1,52 +1,18 @@
 // What a cache promises for every mechanism: the same bits however tokens arrive, whatever level or
 // number of threads runs, and a decode step equal to the matching row of a causal call.
-#include <cstring>
-
-#include "support/mechanisms.hpp"
-#include "support/sweep.hpp"
+#include "support/cached_tensors.hpp"
 #include "support/threads.hpp"
 
 namespace {
 
 using lowatt::Index;
+using test::tokens_of;
 using Tensor = test::StridedTensor;
 
 using test::Threads;
 
-lowatt::View<const float> tokens_of(lowatt::View<const float> x, Index first, Index count) {
-  x.data += first * x.token_stride;
-  x.tokens = count;
-  return x;
-}
-
 template <class Example>
-class Cache : public testing::Test {
- protected:
-  using M = typename Example::Mechanism;
-  static constexpr Index batch = 2, query_heads = 4, kv_heads = 2, tokens = 150, head_dim = 40,
-                         value_dim = 24;
-  Cache() {
-    std::mt19937 random(7);
-    for (Tensor* x : {&query_tensor, &key_tensor, &value_tensor}) x->fill_normal(random);
-    const lowatt::Options causal{.causal = true};
-    calibration = lowatt::calibrate(mechanism, views().q, views().k, views().v, causal);
-  }
-  struct Views {
-    lowatt::View<const float> q, k, v;
-  };
-  Views views() { return {query_tensor.view(), key_tensor.view(), value_tensor.view()}; }
-  lowatt::KvCache<M> make(Index capacity = tokens) {
-    return {{batch, kv_heads, head_dim, value_dim, capacity}, calibration, mechanism};
-  }
-
-  // Q and K in one layout, V in another: strides must not matter.
-  Tensor query_tensor{batch, query_heads, tokens, head_dim, test::Layout::token_major};
-  Tensor key_tensor{batch, kv_heads, tokens, head_dim, test::Layout::padded};
-  Tensor value_tensor{batch, kv_heads, tokens, value_dim};
-  Tensor out{batch, query_heads, tokens, value_dim}, again{batch, query_heads, tokens, value_dim};
-  M mechanism = Example::make();
-  lowatt::Calibration calibration;
-};
+class Cache : public test::CachedTensors<Example> {};
 
 TYPED_TEST_SUITE(Cache, test::Examples);
 
@@ -62,33 +28,15 @@ TYPED_TEST(Cache, ChunksGiveTheSameBytes) {
   }
   ASSERT_EQ(whole.size(), this->tokens);
   ASSERT_EQ(chunks.size(), this->tokens);
-  const Index tiles = (this->tokens + lowatt::tile_keys - 1) / lowatt::tile_keys;
-  for (Index b = 0; b < this->batch; ++b)
-    for (Index g = 0; g < this->kv_heads; ++g)
-      for (Index t = 0; t < tiles; ++t) {
-        const auto bytes = static_cast<std::size_t>(whole.tiles(b, g).stride);
-        EXPECT_EQ(0, std::memcmp(whole.tiles(b, g).tile(t), single.tiles(b, g).tile(t), bytes));
-        EXPECT_EQ(0, std::memcmp(whole.tiles(b, g).tile(t), chunks.tiles(b, g).tile(t), bytes));
-      }
+  test::expect_same_bytes(single, whole, "one by one");
+  test::expect_same_bytes(chunks, whole, "in chunks");
 }
 
 TYPED_TEST(Cache, LevelsPackTheSameBytes) {
-  const auto [q, k, v] = this->views();
-  const lowatt::CacheShape shape{this->batch, this->kv_heads, this->head_dim, this->value_dim,
-                                 this->tokens};
-  const lowatt::Level first_level = test::levels().front();
-  lowatt::KvCache<typename TypeParam::Mechanism> first(shape, this->calibration, this->mechanism,
-                                                       first_level);
-  first.append(k, v);
-  for (const lowatt::Level level : test::levels()) {
-    lowatt::KvCache<typename TypeParam::Mechanism> other(shape, this->calibration, this->mechanism,
-                                                         level);
-    other.append(k, v);
-    for (Index t = 0; t * lowatt::tile_keys < this->tokens; ++t)
-      EXPECT_EQ(0, std::memcmp(first.tiles(1, 1).tile(t), other.tiles(1, 1).tile(t),
-                               static_cast<std::size_t>(first.tiles(1, 1).stride)))
-          << lowatt::level_name(level);
-  }
+  const auto first = this->filled(this->tokens, {}, test::levels().front());
+  for (const lowatt::Level level : test::levels())
+    test::expect_same_bytes(this->filled(this->tokens, {}, level), first,
+                            lowatt::level_name(level));
 }
 
 TYPED_TEST(Cache, DecodeEqualsPrefill) {

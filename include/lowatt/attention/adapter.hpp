@@ -37,6 +37,9 @@ struct HeadPosition {
 //       What a cache keeps: copies per-head arrays that the parameters refer to into the
 //       Calibration, and computes what would else be computed for every block of queries.
 //   static Index tile_bytes(const M&, Index head_dim, Index value_dim) noexcept;
+//   static void erase(const M&, Index head_dim, Index value_dim, std::byte* tile, Index first)
+//   noexcept;
+//       Makes the tokens of a tile from `first` on padding again, 1 <= first < 64.
 //   static Index query_block(const M&, const Shape&) noexcept;      rows per task
 //   static Index workspace_bytes(const M&, const Shape&) noexcept;  per worker, a multiple of 64
 //   static void pack(const KernelTable&, const M&, const Calibration&, Index kv_entry,

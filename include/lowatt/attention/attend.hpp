@@ -51,10 +51,10 @@ Status try_attend(View<const float> q, const KvCache<M>& cache, View<float> out,
   if (Status status = detail::check_workers(workers); !status.ok()) return status;
   // Where it changes no bit, keys are not split for one worker alone.
   const bool splits = workers > 1 || !Adapter<M>::is_exact(cache.mechanism());
-  if (Status status =
-          detail::first_failure(Plan<M>::try_make(plan, cache.mechanism(), shape,
-                                                  options.visibility(), options.level, splits),
-                                detail::check_mask(options.visibility(), shape, shape.keys));
+  if (Status status = detail::first_failure(
+          Plan<M>::try_make(plan, cache.mechanism(), shape, options, splits),
+          detail::check_mask(options.visibility(), shape, shape.keys),
+          detail::check_score_terms<M>(options.score_terms(), shape, shape.keys));
       !status.ok())
     return status;
   const Index needed = plan.workspace_size(workers);

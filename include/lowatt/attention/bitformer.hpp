@@ -110,6 +110,10 @@ struct Adapter<Bitformer> {
   static Index tile_bytes(const Bitformer& mechanism, Index head_dim, Index value_dim) noexcept {
     return BitformerTileLayout(mechanism.planes, head_dim, value_dim).bytes();
   }
+  static void erase(const Bitformer& mechanism, Index head_dim, Index value_dim, std::byte* tile,
+                    Index first) noexcept {
+    BitformerTileLayout(mechanism.planes, head_dim, value_dim).erase(tile, first);
+  }
   static Index query_block(const Bitformer& mechanism, const Shape& shape) noexcept {
     return bitformer_query_block(mechanism.planes, shape.head_dim);
   }

@@ -99,6 +99,19 @@ struct Adapter<Inhibitor> {
         return InhibitorTileLayout(head_dim, value_dim, width(mechanism)).bytes();
     }
   }
+  static void erase(const Inhibitor& mechanism, Index head_dim, Index value_dim, std::byte* tile,
+                    Index first) noexcept {
+    switch (mechanism.precision) {
+      case Precision::fp32:
+        return InhibitorFp32TileLayout(head_dim, value_dim).erase(tile, first);
+      case Precision::int16:
+        return InhibitorInt16TileLayout(head_dim, value_dim).erase(tile, first);
+      default: {
+        const InhibitorTileLayout layout(head_dim, value_dim, width(mechanism));
+        return inhibitor_erase(tile, layout, width(mechanism), first);
+      }
+    }
+  }
   static Index query_block(const Inhibitor& mechanism, const Shape&) noexcept {
     switch (mechanism.precision) {
       case Precision::fp32:

@@ -110,13 +110,17 @@ struct Adapter<Latte> {
   static Index tile_bytes(const Latte& mechanism, Index head_dim, Index value_dim) noexcept {
     return LatteTileLayout(head_dim, value_dim, mechanism.value_precision).bytes();
   }
+  static void erase(const Latte& mechanism, Index head_dim, Index value_dim, std::byte* tile,
+                    Index first) noexcept {
+    LatteTileLayout(head_dim, value_dim, mechanism.value_precision).erase(tile, first);
+  }
   static Index query_block(const Latte&, const Shape& shape) noexcept {
     return latte_query_block(shape.head_dim);
   }
   static Index workspace_bytes(const Latte& mechanism, const Shape& shape) noexcept {
     const Index most = latte_query_block(shape.head_dim);
     const Index rows = shape.queries < most ? shape.queries : most;
-    const Index tiles = (shape.keys + tile_keys - 1) / tile_keys;
+    const Index tiles = tile_count(shape.keys);
     const Index bytes = LatteWorkspace(nullptr, rows, shape.head_dim, shape.value_dim, tiles).bytes;
     if (!latte_may_be_dense(rows, shape.head_dim, shape.value_dim, mechanism.value_precision))
       return bytes;

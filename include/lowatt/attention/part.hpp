@@ -122,7 +122,7 @@ class ShardCall {
     const PartRows<const double> part{part_data, plan_.split_.value_dim};
     const RowOutputs outputs{options_.kept, options_.log_sum_exp};
     options_.executor.run(plan_.blocks(), [&](Index task, Index worker) {
-      plan_.with_block(task, 0, 0, shard_, q_, cache_, out, slice(worker), [&](auto& block) {
+      plan_.with_block(task, 0, 0, &shard_, q_, cache_, out, slice(worker), [&](auto& block) {
         finish_block(block, PartRows<const double>{part.row(block.row), part.value_dim}, outputs);
       });
     });
@@ -137,7 +137,7 @@ class ShardCall {
   void for_parts(F f) const noexcept {
     const Index parts = plan_.split_.parts;
     options_.executor.run(plan_.blocks() * parts, [&](Index task, Index worker) {
-      plan_.with_block(task / parts, task % parts, parts, shard_, q_, cache_, {}, slice(worker),
+      plan_.with_block(task / parts, task % parts, parts, &shard_, q_, cache_, {}, slice(worker),
                        [&](auto& block) { f(block, task % parts); });
     });
   }

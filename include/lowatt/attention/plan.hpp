@@ -59,9 +59,8 @@ class Plan {
   Status run(Index phase, Index task, Index worker, View<const float> q, const KvCache<M>& cache,
              View<float> out, std::byte* workspace, const RowOutputs& outputs = {}) const noexcept {
     if (Status status = check_run(phase, task, q, cache, out); !status.ok()) return status;
-    const Shard whole{0, cache.size()};
     const auto with_block = [&](Index index, Index part, Index parts, auto f) {
-      this->with_block(index, part, parts, whole, q, cache, out,
+      this->with_block(index, part, parts, nullptr, q, cache, out,
                        workspace + split_.bytes() + worker * slice_, f);
     };
     if (split_.parts == 1) {
@@ -110,7 +109,6 @@ class Plan {
   // reading. More would leave less to share among threads.
   static constexpr Index most_heads = 8;
 
-  static Index tiles_of(Index keys) noexcept { return (keys + tile_keys - 1) / tile_keys; }
   static Index lesser(Index a, Index b) noexcept { return a < b ? a : b; }
   Index group() const noexcept {
     return shape_.kv_heads > 0 ? shape_.query_heads / shape_.kv_heads : 0;
@@ -120,9 +118,10 @@ class Plan {
   }
   Index blocks() const noexcept { return shape_.batch * shape_.kv_heads * blocks_per_kv_head(); }
 
-  // Calls f(block) with one of `parts` parts of its keys; with no part, with none of its keys.
+  // Calls f(block) with one of `parts` parts of its keys; with no part, with none of its keys. Of
+  // more keys than the cache's where it is a shard of them.
   template <class F>
-  void with_block(Index index, Index part, Index parts, const Shard& shard, View<const float> q,
+  void with_block(Index index, Index part, Index parts, const Shard* of_more, View<const float> q,
                   const KvCache<M>& cache, View<float> out, std::byte* workspace,
                   F f) const noexcept {
     const Index kv_block = index / blocks_per_kv_head(), rest = index % blocks_per_kv_head();
@@ -135,6 +134,8 @@ class Plan {
         by_heads ? lesser(heads_, group() - first_head) : lesser(rows_, shape_.queries - first);
     const HeadPosition head{kv_block / shape_.kv_heads, kv_head * group() + first_head, kv_head,
                             shape_.query_heads, shape_.kv_heads};
+    const Index keys = cache.size(head.batch);
+    const Shard shard = of_more != nullptr ? *of_more : Shard{0, keys};
     VisibleRange visible[detail::most_block_rows] = {};
     detail::Block<M> made{*table_,
                           cache.mechanism(),
@@ -156,10 +157,10 @@ class Plan {
     for (Index r = 0; r < block.rows; ++r) {
       visible[r] = shard.own(
           mask_.range(head.batch, by_heads ? 0 : first + r, shape_.queries, shard.total_keys),
-          cache.size());
+          keys);
       if (visible[r].count() == 0) continue;
       const Index begin = visible[r].begin / tile_keys;
-      const Index end = tiles_of(visible[r].end);
+      const Index end = tile_count(visible[r].end);
       block.tile_begin = block.tile_end == 0 || begin < block.tile_begin ? begin : block.tile_begin;
       block.tile_end = end > block.tile_end ? end : block.tile_end;
     }
@@ -176,15 +177,15 @@ class Plan {
     block.workspace = workspace;
     if (mask_.has_booleans()) {
       auto* words = reinterpret_cast<std::uint64_t*>(block.workspace + kernel_slice_);
-      block.visible_words_stride = tiles_of(shape_.keys);
+      block.visible_words_stride = tile_count(shape_.keys);
       for (Index r = 0; r < block.rows; ++r) {
         const std::uint8_t* booleans =
             Mask::row(mask_.visible, head.batch, head.query_head + (by_heads ? r : 0),
                       by_heads ? 0 : first + r) +
             shard.first_key;
         for (Index t = block.tile_begin; t < block.tile_end; ++t)
-          words[r * block.visible_words_stride + t] = word_of_booleans(
-              booleans + t * tile_keys, lesser(tile_keys, cache.size() - t * tile_keys));
+          words[r * block.visible_words_stride + t] =
+              word_of_booleans(booleans + t * tile_keys, lesser(tile_keys, keys - t * tile_keys));
       }
       block.visible_words = words;
     }
@@ -259,9 +260,9 @@ class Plan {
                      cache.size(), shape_.keys);
     if (mask_.has_booleans() && cache.size() != mask_.visible.dim)
       return detail::check_equal("mask.dim", mask_.visible.dim, "the number of keys", cache.size());
-    if (mask_.bits.data != nullptr && tiles_of(cache.size()) != mask_.bits.dim)
+    if (mask_.bits.data != nullptr && tile_count(cache.size()) != mask_.bits.dim)
       return detail::check_equal("mask_bits.dim", mask_.bits.dim, "the keys' number of words",
-                                 tiles_of(cache.size()));
+                                 tile_count(cache.size()));
     const View<const float>& bias = score_terms_.bias;
     if (bias.data != nullptr && cache.size() != bias.dim)
       return detail::check_equal("bias.dim", bias.dim, "the number of keys", cache.size());
@@ -330,7 +331,7 @@ Status Plan<M>::try_make(Plan& plan, const M& mechanism, const Shape& shape, con
   if (made.mask_.has_booleans()) {
     // Words of booleans, one per row and tile.
     const Index rows = made.heads_ > 1 ? made.heads_ : lesser(made.rows_, shape.queries);
-    const Index bytes = rows * tiles_of(shape.keys) * static_cast<Index>(sizeof(std::uint64_t));
+    const Index bytes = rows * tile_count(shape.keys) * static_cast<Index>(sizeof(std::uint64_t));
     made.slice_ += round_up(bytes, 64);
   }
   plan = made;

@@ -75,6 +75,13 @@ struct Adapter<Softmax> {
       return typename Storage::Layout(head_dim, value_dim).bytes();
     });
   }
+  static void erase(const Softmax& mechanism, Index head_dim, Index value_dim, std::byte* tile,
+                    Index first) noexcept {
+    with_storage(mechanism, [&]<class Storage>(Storage) {
+      typename Storage::Layout(head_dim, value_dim).erase(tile, first);
+      return Index{0};
+    });
+  }
   static Index query_block(const Softmax& mechanism, const Shape&) noexcept {
     return with_storage(mechanism, []<class Storage>(Storage) { return Storage::query_block; });
   }

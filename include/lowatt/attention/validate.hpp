@@ -201,8 +201,7 @@ inline Status check_mask(const Mask& mask, const Shape& shape, Index keys) noexc
                    "mask and mask_bits are both given; they say the same");
   return first_failure(
       check_per_pair("mask", mask.visible, shape, keys, "the number of keys"),
-      check_per_pair("mask_bits", mask.bits, shape, (keys + tile_keys - 1) / tile_keys,
-                     "the keys' number of words"));
+      check_per_pair("mask_bits", mask.bits, shape, tile_count(keys), "the keys' number of words"));
 }
 
 // Queries and outputs of one call against the extents of its keys and values.

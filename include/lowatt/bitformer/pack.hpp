@@ -4,6 +4,7 @@
 //   values  [value_dim/16][16 key groups][16 dims][4 keys] s8               (simd/byte_tile.hpp)
 #pragma once
 
+#include "../quant/scale.hpp"
 #include "../simd/bit_tile.hpp"
 #include "../simd/byte_tile.hpp"
 
@@ -17,6 +18,10 @@ struct BitformerTileLayout {
 
   LOWATT_ALWAYS_INLINE Index values_offset() const noexcept { return bit_bytes; }
   LOWATT_ALWAYS_INLINE Index bytes() const noexcept { return bit_bytes + value_bytes; }
+  LOWATT_ALWAYS_INLINE void erase(std::byte* tile, Index first) const noexcept {
+    erase_tokens(tile, bit_bytes / tile_keys, 1, first);
+    erase_values(tile + values_offset(), value_bytes, first);
+  }
 };
 
 struct BitformerPackArguments {
@@ -34,6 +39,7 @@ void bitformer_pack(const BitformerPackArguments& arguments) noexcept {
   for (Index i = 0; i < tokens.count; ++i) {
     const Index slot = (tokens.first + i) % tile_keys;
     std::byte* tile = tokens.tile((tokens.first + i) / tile_keys);
+    count_saturated<L>(tokens, i, 0, arguments.value_inverse, int8_limit);
     pack_bits<L>(tokens.key + i * tokens.key_stride, arguments.key_mean, tokens.head_dim,
                  arguments.planes, arguments.thresholds, slot,
                  reinterpret_cast<std::uint8_t*>(tile));

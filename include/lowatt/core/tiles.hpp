@@ -13,6 +13,11 @@ namespace lowatt {
 
 inline constexpr Index tile_keys = 64;
 
+// Tiles that so many keys take.
+LOWATT_ALWAYS_INLINE constexpr Index tile_count(Index keys) noexcept {
+  return (keys + tile_keys - 1) / tile_keys;
+}
+
 // Where the tiles of one sequence and KV head lie: at equal strides, or wherever a page table says.
 struct TileSource {
   const std::byte* base = nullptr;
@@ -161,6 +166,12 @@ struct TileRows {
   std::uint64_t word_[most];
 };
 
+// How many numbers were clamped when they were quantised, since they lie beyond what a calibration
+// expected.
+struct Saturated {
+  std::int64_t keys = 0, values = 0;
+};
+
 // Tokens to be written into the tiles of one sequence and KV head, at positions [first, first +
 // count). Tiles start zeroed: what packing does not write is padding.
 struct PackArguments {
@@ -170,14 +181,40 @@ struct PackArguments {
   Index value_stride = 0;        // elements
   Index first = 0, count = 0;
   Index head_dim = 0, value_dim = 0;
-  std::byte* base = nullptr;          // tiles at equal strides ...
-  Index stride = 0;                   // ... of this many bytes,
-  std::byte* const* pages = nullptr;  // or, when set, one pointer per tile
+  std::byte* const* tiles = nullptr;  // one pointer per tile
+  Saturated* saturated = nullptr;     // added to, when given
 
-  LOWATT_ALWAYS_INLINE std::byte* tile(Index t) const noexcept {
-    return pages != nullptr ? pages[t] : base + t * stride;
-  }
+  LOWATT_ALWAYS_INLINE std::byte* tile(Index t) const noexcept { return tiles[t]; }
 };
+
+// What a tile holds for its tokens from `first` on becomes zero again, as it was before they were
+// packed. Of an array [groups][64 tokens][bytes]:
+LOWATT_ALWAYS_INLINE void erase_tokens(std::byte* array, Index groups, Index bytes,
+                                       Index first) noexcept {
+  for (Index g = 0; g < groups; ++g)
+    __builtin_memset(array + (g * tile_keys + first) * bytes, 0,
+                     static_cast<std::size_t>((tile_keys - first) * bytes));
+}
+
+// Of an array [groups][64 / together][width][together tokens][bytes]:
+LOWATT_ALWAYS_INLINE void erase_tokens_together(std::byte* array, Index groups, Index together,
+                                                Index width, Index bytes, Index first) noexcept {
+  for (Index g = 0; g < groups; ++g)
+    for (Index t = first; t < tile_keys; ++t)
+      for (Index i = 0; i < width; ++i)
+        __builtin_memset(array + ((g * tile_keys + t / together * together) * width + i * together +
+                                  t % together) *
+                                     bytes,
+                         0, static_cast<std::size_t>(bytes));
+}
+
+// Of a word with one bit per token, less than 64 of which stay:
+LOWATT_ALWAYS_INLINE void erase_bits(std::byte* place, Index first) noexcept {
+  std::uint64_t word;
+  __builtin_memcpy(&word, place, sizeof word);
+  word &= (std::uint64_t{1} << first) - 1;
+  __builtin_memcpy(place, &word, sizeof word);
+}
 
 // Cuts a workspace into arrays at 64-byte alignment. From a null base the pointers mean nothing,
 // but size() tells how much is needed: one function describes a workspace and measures it.

@@ -101,10 +101,53 @@ struct InhibitorTile {
   }
 };
 
+// The box of a tile's first `count` keys, one at least, from their bytes.
+LOWATT_ALWAYS_INLINE void inhibitor_narrow_box(std::byte* tile, const InhibitorTileLayout& layout,
+                                               InhibitorWidth width, Index count) noexcept {
+  const auto* keys = reinterpret_cast<const std::uint8_t*>(tile);
+  auto* least = reinterpret_cast<std::uint8_t*>(tile + layout.box_offset());
+  auto* largest = least + layout.box_dims;
+  const Index step = width.dim_step();
+  const unsigned mask = width.is_half ? 15 : 255;
+  for (Index c = 0; c * tile_keys < layout.key_bytes * step / key_group; ++c) {
+    const std::uint8_t* group = keys + c / step * key_group * tile_keys + c % key_group;
+    const int shift = c % step < key_group ? 0 : 4;
+    for (Index t = 0; t < count; ++t) {
+      const auto key = static_cast<std::uint8_t>(unsigned{group[t * key_group]} >> shift & mask);
+      least[c] = t == 0 || key < least[c] ? key : least[c];
+      largest[c] = t == 0 || key > largest[c] ? key : largest[c];
+    }
+  }
+}
+
+// Makes the tokens of a tile from `first` on padding again; at least one stays.
+LOWATT_ALWAYS_INLINE void inhibitor_erase(std::byte* tile, const InhibitorTileLayout& layout,
+                                          InhibitorWidth width, Index first) noexcept {
+  erase_tokens(tile + layout.greatest_offset(), 1, 1, first);
+  if (width.planes > 0) {
+    erase_tokens(tile, layout.key_bytes / tile_keys, 1, first);
+  } else {
+    erase_keys(tile, layout.key_bytes, first);
+    erase_tokens(tile + layout.sums_offset(), 1, Index{sizeof(std::int32_t)}, first);
+    inhibitor_narrow_box(tile, layout, width, first);
+  }
+  std::byte* values = tile + layout.values_offset();
+  if (!width.is_half) {
+    erase_values(values, layout.value_bytes, first);
+    return;
+  }
+  constexpr Index half = tile_keys / 2;
+  for (Index block = 0; block < layout.value_bytes; block += value_block * half)
+    for (Index t = first; t < tile_keys; ++t)
+      for (Index i = 0; i < value_block; ++i)
+        values[block + t % half / value_group * value_group_stride + i * value_group +
+               t % value_group] &= std::byte{t < half ? std::uint8_t{0xf0} : std::uint8_t{0x0f}};
+}
+
 struct InhibitorPackArguments {
   PackArguments tokens;
   InhibitorWidth width;
-  float key_inverse = 0;              // 1/s of keys and queries
+  float key_inverse = 0;              // 1/s of keys and queries; 0 of thermometer codes
   float value_inverse = 0;            // 1/sv
   const float* thresholds = nullptr;  // of thermometer codes, one per plane
 };
@@ -218,6 +261,8 @@ void inhibitor_pack(const InhibitorPackArguments& arguments) noexcept {
     const Index slot = (tokens.first + i) % tile_keys;
     std::byte* tile = tokens.tile((tokens.first + i) / tile_keys);
     const float* key = tokens.key + i * tokens.key_stride;
+    count_saturated<L>(tokens, i, arguments.key_inverse, arguments.value_inverse,
+                       arguments.width.limit());
     if (arguments.width.planes > 0)
       pack_bits<L>(key, nullptr, tokens.head_dim, arguments.width.planes, arguments.thresholds,
                    slot, reinterpret_cast<std::uint8_t*>(tile));

@@ -37,6 +37,13 @@ struct InhibitorInt16TileLayout {
   LOWATT_ALWAYS_INLINE Index bytes() const noexcept {
     return values_offset() + value_count * Index{sizeof(std::int16_t)};
   }
+  LOWATT_ALWAYS_INLINE void erase(std::byte* tile, Index first) const noexcept {
+    constexpr Index bytes = sizeof(std::int16_t);
+    erase_tokens(tile, key_count / (key_pair * tile_keys), key_pair * bytes, first);
+    erase_tokens(tile + sums_offset(), 1, Index{sizeof(std::int32_t)}, first);
+    erase_tokens_together(tile + values_offset(), value_count / (value_pair_block * tile_keys),
+                          value_pair, value_pair_block, bytes, first);
+  }
 };
 
 // Elements from the start of a tile's values to register `vector` (bytes/4 dims) of key pair 0; the
@@ -68,6 +75,7 @@ void inhibitor_int16_pack(const InhibitorInt16PackArguments& arguments) noexcept
     auto* values = reinterpret_cast<std::int16_t*>(tile + layout.values_offset()) +
                    slot / value_pair * value_pair_stride + slot % value_pair;
 
+    count_saturated<L>(tokens, i, arguments.key_inverse, arguments.value_inverse, int16_limit);
     std::int32_t sum = 0;
     for (Index first = 0; first < tokens.head_dim; first += quantize_chunk) {
       const Index rest = tokens.head_dim - first;

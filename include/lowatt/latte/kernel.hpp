@@ -101,7 +101,7 @@ void latte_add_survivors(const LatteArguments& arguments) noexcept {
     const auto limit = latte_limit<Score>(workspace, r);
     const VisibleRange& visible = block.visible[r];
     const Index seen_begin = visible.begin / tile_keys;
-    const Index seen_end = (visible.end + tile_keys - 1) / tile_keys;
+    const Index seen_end = tile_count(visible.end);
     const Index begin = seen_begin > block.tile_begin ? seen_begin : block.tile_begin;
     const Index end = seen_end < block.tile_end ? seen_end : block.tile_end;
     const Score* low = workspace.low_row<Score>(r) - block.tile_begin * tile_keys;

@@ -55,6 +55,13 @@ struct LatteTileLayout {
     const Index end = row_offset(tile_keys);
     return round_up(read > end ? read : end, 64);
   }
+  LOWATT_ALWAYS_INLINE void erase(std::byte* tile, Index first) const noexcept {
+    constexpr Index lane = nibble_chunk / tile_keys;
+    for (Index chunk = 0; chunk < nibble_bytes; chunk += nibble_chunk)
+      for (Index t = first; t < tile_keys; ++t)
+        __builtin_memset(tile + chunk + nibble_position(t) * lane, 0, lane);
+    erase_tokens(tile + nibble_bytes, 1, row_bytes, first);
+  }
 };
 
 struct LattePackArguments {
@@ -78,6 +85,8 @@ void latte_pack(const LattePackArguments& arguments) noexcept {
     const Index slot = (tokens.first + i) % tile_keys;
     auto* tile = reinterpret_cast<std::uint8_t*>(tokens.tile((tokens.first + i) / tile_keys));
     std::uint8_t* row = tile + layout.row_offset(slot);
+    count_saturated<L>(tokens, i, arguments.key_inverse,
+                       layout.has_float_values ? 0 : arguments.value_inverse, int8_limit);
     for (Index c = 0; c < tokens.head_dim; c += quantize_chunk) {
       const Index rest = tokens.head_dim - c;
       const Index count = rest < quantize_chunk ? rest : quantize_chunk;

@@ -63,6 +63,15 @@ void pack_value(const float* value, Index value_dim, float inverse, Index slot,
   }
 }
 
+// Makes keys and values from `first` on padding again.
+LOWATT_ALWAYS_INLINE void erase_keys(std::byte* tile, Index key_bytes, Index first) noexcept {
+  erase_tokens(tile, key_bytes / (key_group * tile_keys), key_group, first);
+}
+LOWATT_ALWAYS_INLINE void erase_values(std::byte* tile, Index value_bytes, Index first) noexcept {
+  erase_tokens_together(tile, value_bytes / (value_block * tile_keys), value_group, value_block, 1,
+                        first);
+}
+
 // Bytes from the start of a value tile to register `vector` (bytes/4 dims) of key group 0; the key
 // groups follow at value_group_stride.
 template <class L>

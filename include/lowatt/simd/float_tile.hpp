@@ -36,6 +36,11 @@ struct FloatTileLayout {
   LOWATT_ALWAYS_INLINE Index bytes() const noexcept {
     return values_offset() + tile_keys * value_stride * Index{sizeof(float)};
   }
+  LOWATT_ALWAYS_INLINE void erase(std::byte* tile, Index first) const noexcept {
+    erase_bits(tile, first);
+    erase_tokens(tile + keys_offset, head_dim, Index{sizeof(float)}, first);
+    erase_tokens(tile + values_offset(), 1, value_stride * Index{sizeof(float)}, first);
+  }
 };
 
 // One tile, to read.

@@ -33,6 +33,11 @@ struct SoftmaxF16Layout {
   LOWATT_ALWAYS_INLINE Index bytes() const noexcept {
     return values_offset() + tile_keys * value_stride * Index{sizeof(std::uint16_t)};
   }
+  LOWATT_ALWAYS_INLINE void erase(std::byte* tile, Index first) const noexcept {
+    erase_bits(tile, first);
+    erase_tokens(tile + keys_offset, head_dim, Index{sizeof(std::uint16_t)}, first);
+    erase_tokens(tile + values_offset(), 1, value_stride * Index{sizeof(std::uint16_t)}, first);
+  }
 };
 
 struct SoftmaxBf16Layout {
@@ -54,6 +59,13 @@ struct SoftmaxBf16Layout {
   }
   LOWATT_ALWAYS_INLINE Index bytes() const noexcept {
     return values_offset() + value_stride * tile_keys * Index{sizeof(std::uint16_t)};
+  }
+  LOWATT_ALWAYS_INLINE void erase(std::byte* tile, Index first) const noexcept {
+    constexpr Index bytes = sizeof(std::uint16_t);
+    erase_bits(tile, first);
+    erase_tokens(tile + keys_offset, steps * step / half_pair, half_pair * bytes, first);
+    erase_tokens_together(tile + values_offset(), value_stride / value_block, half_pair,
+                          value_block, bytes, first);
   }
 };
 

@@ -9,6 +9,7 @@
 // hold there meets zeros of the query.
 #pragma once
 
+#include "../quant/scale.hpp"
 #include "../simd/byte_tile.hpp"
 #include "../simd/float_tile.hpp"
 
@@ -30,6 +31,10 @@ struct SoftmaxInt8Layout {
   LOWATT_ALWAYS_INLINE Index bytes() const noexcept {
     return values_offset() + value_stride * tile_keys;
   }
+  LOWATT_ALWAYS_INLINE void erase(std::byte* tile, Index first) const noexcept {
+    erase_keys(tile, values_offset(), first);
+    erase_values(tile + values_offset(), value_stride * tile_keys, first);
+  }
 };
 
 struct SoftmaxInt8PackArguments {
@@ -47,6 +52,7 @@ void softmax_int8_pack(const SoftmaxInt8PackArguments& arguments) noexcept {
   for (Index i = 0; i < tokens.count; ++i) {
     const Index slot = (tokens.first + i) % tile_keys;
     std::byte* tile = tokens.tile((tokens.first + i) / tile_keys);
+    count_saturated<L>(tokens, i, arguments.key_inverse, arguments.value_inverse, int8_limit);
     for (Index c = 0; c < tokens.head_dim; c += quantize_chunk) {
       const Index rest = tokens.head_dim - c;
       const Index count = rest < quantize_chunk ? rest : quantize_chunk;
