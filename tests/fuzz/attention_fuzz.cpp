@@ -117,18 +117,20 @@ Calibration calibration_of_head(const Calibration& all, const lowatt::Shape& sha
 }
 
 using Row = std::vector<float>;
+using Terms = const lowatt::CallScoreTerms&;  // of one row: a bias for each key, and a sink
 
 lowatt::Status reference(const lowatt::Softmax& mechanism, View<const float> q, View<const float> k,
-                         View<const float> v, View<float> out, const Calibration& given, Index&) {
-  return lowatt::softmax_reference(mechanism, q, k, v, out, false, &given);
+                         View<const float> v, View<float> out, const Calibration& given,
+                         Terms terms, Index&) {
+  return lowatt::softmax_reference(mechanism, q, k, v, out, false, &given, terms);
 }
 lowatt::Status reference(const lowatt::Inhibitor& mechanism, View<const float> q,
                          View<const float> k, View<const float> v, View<float> out,
-                         const Calibration& given, Index&) {
+                         const Calibration& given, Terms, Index&) {
   return lowatt::inhibitor_reference(mechanism, q, k, v, out, false, &given);
 }
 lowatt::Status reference(lowatt::Latte mechanism, View<const float> q, View<const float> k,
-                         View<const float> v, View<float> out, const Calibration& given,
+                         View<const float> v, View<float> out, const Calibration& given, Terms,
                          Index& kept) {
   if (!given.theta.empty()) mechanism.theta = given.theta[0];
   lowatt::LatteCounts counts{};
@@ -139,7 +141,7 @@ lowatt::Status reference(lowatt::Latte mechanism, View<const float> q, View<cons
 }
 lowatt::Status reference(const lowatt::Bitformer& mechanism, View<const float> q,
                          View<const float> k, View<const float> v, View<float> out,
-                         const Calibration& given, Index&) {
+                         const Calibration& given, Terms, Index&) {
   return lowatt::bitformer_reference(mechanism, q, k, v, out, false, nullptr, &given);
 }
 
@@ -199,22 +201,26 @@ void run(const M& mechanism, const Bound& bound, const Call& call, Bytes& bytes)
       const Calibration of_head = calibration_of_head(calibration, shape, b, h);
       Index expected_kept = 0;
       for (Index i = 0; i < shape.queries; ++i) {
-        Row keys, values, expected(static_cast<std::size_t>(shape.value_dim));
+        Row keys, values, bias, expected(static_cast<std::size_t>(shape.value_dim));
         double largest = 1e-30;
         for (Index j = 0; j < shape.keys; ++j) {
           if (!test::sees(options, shape.queries, shape.keys, b, h, i, j)) continue;
           const float *key = k.view().row(b, g, j), *value = v.view().row(b, g, j);
           keys.insert(keys.end(), key, key + shape.head_dim);
           values.insert(values.end(), value, value + shape.value_dim);
+          bias.push_back(static_cast<float>(lowatt::softmax_score_terms(
+              options.score_terms(), b, h, i, j, shape.queries, shape.keys)));
         }
         for (const float value : values)
           if (std::isfinite(value)) largest = std::max(largest, std::fabs(double{value}));
         const auto count = static_cast<Index>(keys.size()) / shape.head_dim;
+        lowatt::CallScoreTerms terms{.bias = {bias.data(), 1, 1, count}};
+        if (options.sinks != nullptr) terms.sinks = options.sinks + h;
         if (count > 0)
           must(reference(mechanism, {q.view().row(b, h, i), 1, 1, shape.head_dim},
                          {keys.data(), 1, count, shape.head_dim},
                          {values.data(), 1, count, shape.value_dim},
-                         {expected.data(), 1, 1, shape.value_dim}, of_head, expected_kept));
+                         {expected.data(), 1, 1, shape.value_dim}, of_head, terms, expected_kept));
         compare(expected, out.view().row(b, h, i), bound, largest, count);
       }
       if (options.kept != nullptr &&
@@ -225,6 +231,7 @@ void run(const M& mechanism, const Bound& bound, const Call& call, Bytes& bytes)
 
 lowatt::Softmax softmax(Bytes& bytes, Precision precision) {
   lowatt::Softmax mechanism{.precision = precision};
+  if (bytes.ConsumeBool()) mechanism.soft_cap = bytes.ConsumeFloatingPointInRange(0.1, 100.0);
   if (bytes.ConsumeBool()) mechanism.scale = bytes.ConsumeFloatingPointInRange(1e-3, 1.0);
   return mechanism;
 }
@@ -302,6 +309,24 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     }
   }
   call.has_huge_numbers = kind >= 5;
+  const bool is_softmax = kind <= 2 || kind == 6;
+  float slopes[6], sinks[6];
+  for (int h = 0; h < 6; ++h) {
+    slopes[h] = bytes.ConsumeFloatingPointInRange(-0.1f, 0.5f);
+    sinks[h] = bytes.ConsumeFloatingPointInRange(-20.0f, 20.0f);
+  }
+  if (is_softmax && bytes.ConsumeBool()) options.alibi_slopes = slopes;
+  if (is_softmax && bytes.ConsumeBool()) options.sinks = sinks;
+  Row biases;
+  if (is_softmax && bytes.ConsumeBool()) {
+    const Index batch = bytes.ConsumeBool() ? call.shape.batch : 1;
+    const Index heads = bytes.ConsumeBool() ? call.shape.query_heads : 1;
+    std::mt19937 random(bytes.ConsumeIntegral<std::uint16_t>());
+    std::normal_distribution<float> normal(0, 3);
+    biases.resize(static_cast<std::size_t>(batch * heads * call.shape.queries * call.shape.keys));
+    for (float& x : biases) x = normal(random);
+    options.bias = {biases.data(), batch, heads, call.shape.queries, call.shape.keys};
+  }
 
   // Kernels with bf16 weights on tile registers are the least exact of a precision.
   const Bound bf16{.relative = 2e-2}, fp32{.relative = 1e-3}, weights{.relative = 1e-2}, exact{};
