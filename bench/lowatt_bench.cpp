@@ -18,6 +18,7 @@
 #include "ceiling.hpp"
 #include "eigen_baseline.hpp"
 #include "masks.hpp"
+#include "threads.hpp"
 
 namespace {
 
@@ -350,6 +351,7 @@ int main(int argc, char** argv) {
   benchmark::AddCustomContext("best level", lowatt::level_name(lowatt::cpu_level()));
   add_all();
   bench::add_masks();
+  bench::add_threads();
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();
 }

@@ -277,6 +277,46 @@ TYPED_TEST(Split, LongShardsGiveWhatOneCacheGives) {
   EXPECT_LE(test::relative_l2(got, wanted), merge_tolerance<TypeParam>);
 }
 
+// NaN in a key or value of one shard reaches the rows that see it, and no other.
+template <class Example>
+class NonFiniteShards : public testing::Test {};
+using FloatExamples =
+    testing::Types<test::SoftmaxExample<lowatt::Precision::fp32>,
+                   test::SoftmaxExample<lowatt::Precision::bf16>,
+                   test::SoftmaxExample<lowatt::Precision::f16>, test::InhibitorFp32Example>;
+TYPED_TEST_SUITE(NonFiniteShards, FloatExamples);
+
+TYPED_TEST(NonFiniteShards, NaNReachesTheRowsThatSeeIt) {
+  using M = typename TypeParam::Mechanism;
+  const M mechanism = TypeParam::make();
+  constexpr Index queries = 4, keys = 130, dim = 24, first = 70;
+  test::Inputs in(test::Case{{1, 1, 1, queries, keys, dim, dim}});
+  in.k.view().row(0, 0, keys - 1)[3] = std::numeric_limits<float>::quiet_NaN();
+  in.v.view().row(0, 0, keys - 2)[5] = std::numeric_limits<float>::quiet_NaN();
+  const lowatt::View<const float> q = in.q.view(), k = in.k.view(), v = in.v.view();
+  for (const lowatt::Level level : test::levels()) {
+    const Options options{.causal = true, .level = level};
+    std::vector<double> part[2];
+    lowatt::KvCache<M> shards[2];
+    for (int i = 0; i < 2; ++i) {
+      const Index begin = i == 0 ? 0 : first, count = i == 0 ? first : keys - first;
+      shards[i] = {{1, 1, dim, dim, keys}, {}, mechanism};
+      shards[i].append(tokens_of(k, begin, count), tokens_of(v, begin, count));
+      part[i].resize(static_cast<std::size_t>(lowatt::part_size(q, dim)));
+      lowatt::attend_part(q, shards[i], {begin, keys}, nullptr, part[i].data(), options);
+    }
+    lowatt::merge_part(q, dim, part[0].data(), part[1].data());
+    lowatt::finish(q, shards[0], part[0].data(), in.out.view(), options);
+    for (Index i = 0; i < queries; ++i)
+      for (Index c = 0; c < dim; ++c) {
+        // The last query sees both, the one before it the value.
+        const bool is_nan = i == queries - 1 || (i == queries - 2 && c == 5);
+        EXPECT_EQ(std::isnan(in.out.view().row(0, 0, i)[c]), is_nan)
+            << lowatt::level_name(level) << ", query " << i << " dim " << c;
+      }
+  }
+}
+
 // Against sums in double over all keys.
 TEST(LogSumExp, IsThatOfTheScores) {
   constexpr Index keys = part_keys + 100, dim = 32;

@@ -88,7 +88,10 @@ class ShardCall {
       return status;
     const int workers = options_.executor.workers();
     if (Status status = check_workers(workers); !status.ok()) return status;
-    return take_workspace(options_, plan_.workspace_size(workers), workspace_);
+    const Index needed = plan_.workspace_size(workers);
+    if (Status status = take_workspace(options_, needed, workspace_); !status.ok()) return status;
+    const ByteRange<std::byte> scratch{workspace_.data, workspace_.data + needed};
+    return check_apart("workspace", scratch, "q", bytes_of(q_));
   }
 
   void find_statistic(double* statistic) const noexcept {
