@@ -29,8 +29,8 @@ class SavedCache : public test::CachedTensors<Example> {
   static std::string message_of(const Bytes& saved, Index bytes) {
     typename SavedCache::Cache cache;
     const lowatt::Status status = lowatt::try_load(cache, saved.data(), bytes);
-    EXPECT_EQ(cache.size(), 0);
     EXPECT_EQ(status.ok(), status.message[0] == '\0');
+    EXPECT_EQ(status.ok(), cache.size() > 0);
     return status.message;
   }
 };
@@ -115,7 +115,7 @@ TEST(SavedCacheRefusal, OneSentence) {
   EXPECT_EQ(changed(0, 'l'), "these bytes are not a saved cache");
   EXPECT_EQ(changed(8, 2), "the saved cache is of version 2; this library reads version 1");
   EXPECT_EQ(changed(60, '9'),
-            "the saved cache has layout 'softmax fp3290', this library reads 'softmax fp32 1'");
+            "the saved cache has layout 'softmax fp3291', this library reads 'softmax fp32 1'");
   KvCache<lowatt::Bitformer> other;
   EXPECT_STREQ(lowatt::try_load(other, saved.data(), saved.size()).message,
                "the saved cache is of 'softmax', not of 'bitformer'");

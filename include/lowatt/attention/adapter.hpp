@@ -19,7 +19,7 @@ struct HeadPosition {
 };
 
 // template <> struct Adapter<M> {
-//   static constexpr const char* name;
+//   static constexpr const char* mechanism_name;
 //   static const char* layout(const M&) noexcept;
 //       How its tiles are drawn in pack*.hpp. The number at its end goes up when that changes.
 //   static void each_parameter(M&, Each&&) noexcept;

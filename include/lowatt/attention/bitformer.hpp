@@ -11,7 +11,7 @@ LOWATT_API_BEGIN
 template <>
 struct Adapter<Bitformer> {
   static constexpr bool heads_share_blocks = false;
-  static constexpr const char* name = "bitformer";
+  static constexpr const char* mechanism_name = "bitformer";
 
   static const char* layout(const Bitformer&) noexcept { return "bitformer 1"; }
   template <class Each>

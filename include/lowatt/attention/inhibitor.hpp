@@ -14,7 +14,7 @@ LOWATT_API_BEGIN
 template <>
 struct Adapter<Inhibitor> {
   static constexpr bool heads_share_blocks = true;
-  static constexpr const char* name = "inhibitor";
+  static constexpr const char* mechanism_name = "inhibitor";
 
   static const char* layout(const Inhibitor& mechanism) noexcept {
     switch (mechanism.precision) {

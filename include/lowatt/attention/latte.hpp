@@ -16,7 +16,7 @@ LOWATT_API_BEGIN
 template <>
 struct Adapter<Latte> {
   static constexpr bool heads_share_blocks = false;
-  static constexpr const char* name = "latte";
+  static constexpr const char* mechanism_name = "latte";
 
   static const char* layout(const Latte& mechanism) noexcept {
     return mechanism.value_precision == Precision::fp32 ? "latte fp32 values 1" : "latte int8 1";

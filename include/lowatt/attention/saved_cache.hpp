@@ -173,7 +173,7 @@ struct SavedCache {
   // Returns how many bytes there are; from a null pointer on only counts.
   static Index write(const Cache& cache, std::byte* data) noexcept {
     SavedPrefix prefix{};
-    copy_name(prefix.mechanism, Adapter<M>::name);
+    copy_name(prefix.mechanism, Adapter<M>::mechanism_name);
     copy_name(prefix.layout, Adapter<M>::layout(cache.mechanism_));
     SavedWriter writer{data};
     writer.bytes(&prefix, sizeof prefix);
@@ -227,6 +227,9 @@ struct SavedCache {
   }
 
  private:
+  // What a tile takes per dim at least; and dims of a cache that has no tile to tell.
+  static constexpr Index least_per_dim = 8, most_empty_dims = 1 << 16;
+
   template <std::size_t n>
   static void copy_name(char (&to)[n], const char* from) noexcept {
     for (std::size_t i = 0; i + 1 < n && from[i] != '\0'; ++i) to[i] = from[i];
@@ -261,9 +264,9 @@ struct SavedCache {
                      static_cast<unsigned long long>(prefix.bytes), bytes);
     if (prefix.checksum != checksum_of(data + summed_from, bytes - summed_from))
       return damaged("checksum");
-    if (!is_name(prefix.mechanism, Adapter<M>::name))
+    if (!is_name(prefix.mechanism, Adapter<M>::mechanism_name))
       return failure(StatusCode::unsupported, "the saved cache is of '%.16s', not of '%s'",
-                     prefix.mechanism, Adapter<M>::name);
+                     prefix.mechanism, Adapter<M>::mechanism_name);
     return {};
   }
 
@@ -282,7 +285,7 @@ struct SavedCache {
     }
     for (const Saturated& count : saturated)
       if (count.keys < 0 || count.values < 0) return false;
-    return total == 0 || dims <= bytes;
+    return dims <= (total > 0 ? bytes / least_per_dim : most_empty_dims);
   }
   // Whether the tiles of so many tokens are what is left.
   static bool tiles_fit(const Cache& cache, const Array<Index>& sizes, Index left) noexcept {

@@ -13,7 +13,7 @@ LOWATT_API_BEGIN
 template <>
 struct Adapter<Softmax> {
   static constexpr bool heads_share_blocks = true;
-  static constexpr const char* name = "softmax";
+  static constexpr const char* mechanism_name = "softmax";
 
   static const char* layout(const Softmax& mechanism) noexcept {
     switch (mechanism.precision) {
