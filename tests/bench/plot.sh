@@ -7,14 +7,7 @@ root=$1 work=$2
 sample=$root/tests/bench/sample.json
 failed=0
 
-python=
-for candidate in python3 /usr/bin/python3; do
-  "$candidate" -c 'import matplotlib' 2>/dev/null && { python=$candidate; break; }
-done
-if [[ -z $python ]]; then
-  echo "skipped: no python3 has the module matplotlib (Debian's package python3-matplotlib)"
-  exit 77
-fi
+python=$("$root/scripts/python_for_figures.sh" 2>&1) || { echo "skipped: $python"; exit 77; }
 
 # expect WHAT EXPECTED ACTUAL
 expect() {
@@ -58,6 +51,11 @@ expect "groups of bars" "softmax/fp32 inhibitor/int8" \
   "$(grep -oE '(softmax|eigen|inhibitor)/[a-z0-9]+' "$work/svg/ceiling-d64.svg" | xargs)"
 expect "another level" "$work/avx2/prefill-d64.png" \
   "$(plot "$sample" --out "$work/avx2" --level avx2 --format png)"
+plot "$sample" --best --out "$work/best" >"$work/best.txt"
+if cmp -s "$work/svg/prefill-d64.svg" "$work/best/prefill-d64.svg"; then
+  echo "best: expected another figure than that of the medians"
+  failed=1
+fi
 expect "PNG" "PNG" "$(head -c 4 "$work/avx2/prefill-d64.png")"
 
 table() { PYTHONDONTWRITEBYTECODE=1 "$python" "$root/bench/table.py" "$@" 2>&1; }
