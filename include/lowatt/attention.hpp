@@ -11,5 +11,6 @@
 #include "attention/latte_gradient.hpp"      // IWYU pragma: export
 #include "attention/latte_report.hpp"        // IWYU pragma: export
 #include "attention/part.hpp"                // IWYU pragma: export
+#include "attention/saved_cache.hpp"         // IWYU pragma: export
 #include "attention/softmax.hpp"             // IWYU pragma: export
 #include "attention/softmax_gradient.hpp"    // IWYU pragma: export

@@ -16,7 +16,7 @@ list_sources() {
     git ls-files --cached --others --exclude-standard
   else
     find . \( -path './build*' -o -path ./.cache \) -prune -o -type f -print
-  fi | grep -vE '\.(npy|png|pdf|idx|safetensors)$' | sort -u
+  fi | grep -vE '\.(npy|png|pdf|idx|safetensors|kvcache)$' | sort -u
 }
 
 # Assembled, so that this file does not match itself.

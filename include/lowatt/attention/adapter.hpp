@@ -20,6 +20,11 @@ struct HeadPosition {
 };
 
 // template <> struct Adapter<M> {
+//   static constexpr const char* mechanism_name;
+//   static const char* layout(const M&) noexcept;
+//       How its tiles are drawn in pack*.hpp. The number at its end goes up when that changes.
+//   static void each_parameter(M&, Each&&) noexcept;
+//       Calls each(parameter) for every one, in an order that saved caches rely on.
 //   static constexpr bool heads_share_blocks;
 //       Whether the rows of a block may belong to different query heads of one KV head.
 //   static Status validate(const M&, const Shape&) noexcept;
@@ -40,6 +45,8 @@ struct HeadPosition {
 //   static void erase(const M&, Index head_dim, Index value_dim, std::byte* tile, Index first)
 //   noexcept;
 //       Makes the tokens of a tile from `first` on padding again, 1 <= first < 64.
+//   static void clear_spare_bits(const M&, Index head_dim, std::byte* tile) noexcept;
+//       Only where kernels rely on what the tiles of packing have there.
 //   static Index query_block(const M&, const Shape&) noexcept;      rows per task
 //   static Index workspace_bytes(const M&, const Shape&) noexcept;  per worker, a multiple of 64
 //   static void pack(const KernelTable&, const M&, const Calibration&, Index kv_entry,

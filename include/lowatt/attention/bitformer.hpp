@@ -13,6 +13,19 @@ struct Adapter<Bitformer> {
   static constexpr bool heads_share_blocks = false;
   static constexpr bool has_log_sum_exp = false;
   static constexpr bool has_score_terms = false;
+  static constexpr const char* mechanism_name = "bitformer";
+
+  static const char* layout(const Bitformer&) noexcept { return "bitformer 1"; }
+  template <class Each>
+  static void each_parameter(Bitformer& mechanism, Each&& each) noexcept {
+    each(mechanism.scale);
+    each(mechanism.planes);
+    each(mechanism.encoding);
+    each(mechanism.center_keys);
+    each(mechanism.clip);
+    each(mechanism.temperature);
+    each(mechanism.calibrate_temperature);
+  }
 
   static Status validate(const Bitformer& mechanism, const Shape& shape) noexcept {
     if (Status status = detail::check_scale(mechanism.scale); !status.ok()) return status;
@@ -113,6 +126,11 @@ struct Adapter<Bitformer> {
   static void erase(const Bitformer& mechanism, Index head_dim, Index value_dim, std::byte* tile,
                     Index first) noexcept {
     BitformerTileLayout(mechanism.planes, head_dim, value_dim).erase(tile, first);
+  }
+  // Distances to a tile from elsewhere stay within the tables.
+  static void clear_spare_bits(const Bitformer& mechanism, Index head_dim,
+                               std::byte* tile) noexcept {
+    lowatt::clear_spare_bits(tile, mechanism.planes, head_dim);
   }
   static Index query_block(const Bitformer& mechanism, const Shape& shape) noexcept {
     return bitformer_query_block(mechanism.planes, shape.head_dim);

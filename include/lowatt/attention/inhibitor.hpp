@@ -16,6 +16,32 @@ struct Adapter<Inhibitor> {
   static constexpr bool heads_share_blocks = true;
   static constexpr bool has_log_sum_exp = false;
   static constexpr bool has_score_terms = false;
+  static constexpr const char* mechanism_name = "inhibitor";
+
+  static const char* layout(const Inhibitor& mechanism) noexcept {
+    switch (mechanism.precision) {
+      case Precision::fp32:
+        return "inhibitor fp32 1";
+      case Precision::int16:
+        return "inhibitor int16 1";
+      case Precision::int4:
+        return "inhibitor int4 1";
+      default:
+        return mechanism.planes > 0 ? "inhibitor planes 1" : "inhibitor int8 1";
+    }
+  }
+  template <class Each>
+  static void each_parameter(Inhibitor& mechanism, Each&& each) noexcept {
+    each(mechanism.scale);
+    each(mechanism.alpha);
+    each(mechanism.beta);
+    each(mechanism.is_signed);
+    each(mechanism.center);
+    each(mechanism.normalize);
+    each(mechanism.precision);
+    each(mechanism.planes);
+    each(mechanism.clip);
+  }
 
   static Status validate(const Inhibitor& mechanism, const Shape& shape) noexcept {
     if (Status status = detail::check_scale(mechanism.scale); !status.ok()) return status;

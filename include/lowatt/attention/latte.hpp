@@ -18,6 +18,20 @@ struct Adapter<Latte> {
   static constexpr bool heads_share_blocks = false;
   static constexpr bool has_log_sum_exp = true;
   static constexpr bool has_score_terms = false;
+  static constexpr const char* mechanism_name = "latte";
+
+  static const char* layout(const Latte& mechanism) noexcept {
+    return mechanism.value_precision == Precision::fp32 ? "latte fp32 values 1" : "latte int8 1";
+  }
+  template <class Each>
+  static void each_parameter(Latte& mechanism, Each&& each) noexcept {
+    each(mechanism.scale);
+    each(mechanism.theta);
+    each(mechanism.filtered);
+    each(mechanism.error);
+    each(mechanism.split);
+    each(mechanism.value_precision);
+  }
 
   static Status validate(const Latte& mechanism, const Shape& shape) noexcept {
     if (Status status = detail::check_scale(mechanism.scale); !status.ok()) return status;

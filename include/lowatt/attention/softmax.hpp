@@ -15,6 +15,26 @@ struct Adapter<Softmax> {
   static constexpr bool heads_share_blocks = true;
   static constexpr bool has_log_sum_exp = true;
   static constexpr bool has_score_terms = true;
+  static constexpr const char* mechanism_name = "softmax";
+
+  static const char* layout(const Softmax& mechanism) noexcept {
+    switch (mechanism.precision) {
+      case Precision::bf16:
+        return "softmax bf16 1";
+      case Precision::f16:
+        return "softmax f16 1";
+      case Precision::int8:
+        return "softmax int8 1";
+      default:
+        return "softmax fp32 1";
+    }
+  }
+  template <class Each>
+  static void each_parameter(Softmax& mechanism, Each&& each) noexcept {
+    each(mechanism.scale);
+    each(mechanism.soft_cap);
+    each(mechanism.precision);
+  }
 
   static Status validate(const Softmax& mechanism, const Shape& shape) noexcept {
     if (Status status = detail::check_scale(mechanism.scale); !status.ok()) return status;

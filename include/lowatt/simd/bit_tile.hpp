@@ -68,6 +68,15 @@ LOWATT_ALWAYS_INLINE void pack_bits(const float* x, const float* mean, Index dim
                  });
 }
 
+// Clears the bits beyond the last channel of a tile that does not come from packing.
+LOWATT_ALWAYS_INLINE void clear_spare_bits(std::byte* tile, int planes, Index dim) noexcept {
+  if (dim % 8 == 0) return;
+  const std::byte channels{static_cast<std::uint8_t>((1 << dim % 8) - 1)};
+  for (int t = 1; t <= planes; ++t)
+    for (Index i = 0; i < tile_keys; ++i)
+      tile[(bit_row_bytes(t, dim) - 1) * tile_keys + i] &= channels;
+}
+
 // How many bits a nibble differs in from each of the sixteen: one table per nibble of a row, for
 // levels that count by lookup.
 template <class L>
