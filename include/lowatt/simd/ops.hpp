@@ -65,6 +65,7 @@
 #pragma once
 
 #include "../arch/tags.hpp"
+#include "../core/half.hpp"
 
 // Units with kernels rename xsimd per level (dispatch/instantiate.hpp), so that its functions,
 // which carry no level in their names at -O0, are not shared between levels.
