@@ -424,4 +424,27 @@ struct Ops<arch::neon64> {
   }
 };
 
+// u is added up as it is, and taken twice from the total at the end.
+template <>
+struct TwiceSubtracted<arch::neon64> {
+  using Op = Ops<arch::neon64>;
+  using Register = Op::Register;
+  static LOWATT_ALWAYS_INLINE Register begin(Register) noexcept { return Op::zero(); }
+#if defined(__ARM_FEATURE_DOTPROD)
+  static LOWATT_ALWAYS_INLINE Register add(Register acc, Register u, Register) noexcept {
+    return Op::bits(vdotq_u32(Op::u32(acc), u, vdupq_n_u8(1)));
+  }
+  static LOWATT_ALWAYS_INLINE Register end(Register total, Register acc) noexcept {
+    return Op::bits(vmlsq_n_u32(Op::u32(total), Op::u32(acc), 2));
+  }
+#else
+  static LOWATT_ALWAYS_INLINE Register add(Register acc, Register u, Register) noexcept {
+    return Op::bits(vpadalq_u8(Op::u16(acc), u));
+  }
+  static LOWATT_ALWAYS_INLINE Register end(Register total, Register acc) noexcept {
+    return Op::bits(vmlsq_n_u32(Op::u32(total), vpaddlq_u16(Op::u16(acc)), 2));
+  }
+#endif
+};
+
 }  // namespace lowatt
