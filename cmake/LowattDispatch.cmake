@@ -43,6 +43,10 @@ function(lowatt_level_flags level result)
   if(level STREQUAL "amx")
     list(APPEND flags -mavx512bf16 -mamx-tile -mamx-int8 -mamx-bf16)
   endif()
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND level MATCHES "^(avx512|amx)")
+    # False alarms from GCC 12's own AVX-512 headers.
+    list(APPEND flags -Wno-uninitialized -Wno-maybe-uninitialized)
+  endif()
   set(${result} ${flags} PARENT_SCOPE)
 endfunction()
 
@@ -70,10 +74,6 @@ static_assert(lowatt::arch::LOWATT_STATIC_LEVEL::level == lowatt::Level::@level@
       # No contraction of a*b+c: results must have the same bits at every level.
       target_compile_options(${unit} PRIVATE
         ${LOWATT_KERNEL_OPTIMIZATION} -ffp-contract=off ${flags})
-      if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND level MATCHES "^(avx512|amx)")
-        # False alarms from GCC 12's own AVX-512 headers.
-        target_compile_options(${unit} PRIVATE -Wno-uninitialized -Wno-maybe-uninitialized)
-      endif()
       set_target_properties(${unit} PROPERTIES
         POSITION_INDEPENDENT_CODE ON
         CXX_VISIBILITY_PRESET hidden

@@ -77,9 +77,5 @@ while read -r seeds name options; do
 done <examples/training/plan.txt
 run_pending
 
-python=
-for candidate in python3 /usr/bin/python3; do
-  "$candidate" -c 'import matplotlib' 2>/dev/null && { python=$candidate; break; }
-done
-[[ -n $python ]] || fail "no python3 has the module matplotlib (Debian's package python3-matplotlib)"
+python=$(scripts/python_for_figures.sh)
 "$python" examples/training/report.py "$runs" docs

@@ -40,12 +40,12 @@ class Form {
         mechanism.center_keys ? calibration_.key_mean.data() + kv_entry * k.dim : nullptr;
     const auto query_bits = bits_of(mechanism, q, b, h, nullptr, head.q, clip(mechanism, kv_entry));
     const auto key_bits = bits_of(mechanism, k, b, g, mean, head.k, clip(mechanism, kv_entry));
-    const lowatt::BitformerSteps steps{
+    const lowatt::SoftmaxSteps steps{
         mechanism.temperature.or_else(calibration_.temperature[b * q.heads + h])};
     return test::loss_by_rows(head, [&](const double* query, auto visible, double* out) {
-      lowatt::bitformer_training_row(query_bits.data() + (query - head.q) / head.head_dim * bits,
-                                     key_bits.data(), head.v, bits, head.value_dim, visible, steps,
-                                     out);
+      lowatt::dot_product_attention_row(query_bits.data() + (query - head.q) / head.head_dim * bits,
+                                        key_bits.data(), head.v, bits, head.value_dim, visible,
+                                        steps, out);
     });
   }
 

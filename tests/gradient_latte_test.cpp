@@ -35,7 +35,8 @@ class Form {
       move_along(low_k, head.k, k, b, g);
     }
     const lowatt::SoftLatteSteps steps{
-        mechanism.scale.or_else(lowatt::default_scale(head.head_dim)), mechanism.theta[h],
+        {mechanism.scale.or_else(lowatt::default_scale(head.head_dim))},
+        mechanism.theta[h],
         mechanism.softness};
     double masks = 0, pairs = 0;
     const double of_outputs =
@@ -135,8 +136,8 @@ TEST(LatteGradient, TrainingFormMatchesReference) {
           const auto values = lowatt::contiguous_head<double>(v, b, h / 2);
           const auto low_query = lowatt::latte_low_head(q, b, h, mechanism.split, nullptr);
           const auto low_keys = lowatt::latte_low_head(k, b, h / 2, mechanism.split, &key_absmax);
-          const lowatt::SoftLatteSteps steps{lowatt::default_scale(24),
-                                             thetas[static_cast<std::size_t>(h)], 0.4};
+          const lowatt::SoftLatteSteps steps{
+              {lowatt::default_scale(24)}, thetas[static_cast<std::size_t>(h)], 0.4};
           double masks = 0, pairs = 0, row[40];
           for (Index i = 0; i < 37; ++i) {
             const auto visible = lowatt::visible_keys(causal, i, 37, 83);

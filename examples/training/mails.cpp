@@ -17,15 +17,9 @@ struct Mail {
   bool is_spam = false, is_test = false;
 };
 
-std::string read_text(const std::string& path) {
-  support::InputFile file = support::open_file(path);
-  std::ostringstream text;
-  text << file.in.rdbuf();
-  return text.str();
-}
-
 Mail read_mail(const std::filesystem::path& path, bool is_spam, std::size_t tokens) {
-  const auto json = nlohmann::json::parse(read_text(path.string()), nullptr, false);
+  support::InputFile file = support::open_file(path.string());
+  const auto json = nlohmann::json::parse(file.in, nullptr, false);
   if (!json.is_object() || !json.contains("text") || !json["text"].is_string())
     throw support::InputError("'" + path.string() + "' is not a mail: it has no text");
   Mail mail;

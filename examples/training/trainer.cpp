@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
@@ -12,7 +13,6 @@
 
 #include "export.hpp"
 #include "file.hpp"
-#include "timing.hpp"
 
 namespace training {
 namespace {
@@ -48,9 +48,8 @@ bool read_parameter(torch::serialize::InputArchive& archive, const std::string& 
 }
 
 // Weights that both models have; the scalars of another attention start as the mechanism does.
-void load_weights(Model& model, const std::string& path) {
-  torch::serialize::InputArchive archive = open_checkpoint(path), weights;
-  archive.read("weights", weights);
+void load_common_weights(Model& model, torch::serialize::InputArchive& weights,
+                         const std::string& path) {
   const torch::NoGradGuard no_gradients;
   bool has_any = false;
   for (const auto& item : model->named_parameters()) {
@@ -136,12 +135,17 @@ class Trainer {
   std::string metrics_path() const { return run_.folder + "/metrics.csv"; }
 
   void start() {
-    if (!run_.from.empty() && has_learned_the_same(run_.from)) {
+    bool goes_on = false;
+    if (!run_.from.empty()) {
       torch::serialize::InputArchive archive = open_checkpoint(run_.from), weights;
       archive.read("weights", weights);
-      model_->load(weights);
-    } else {
-      if (!run_.from.empty()) load_weights(model_, run_.from);
+      goes_on = has_learned_the_same(archive);
+      if (goes_on)
+        model_->load(weights);
+      else
+        load_common_weights(model_, weights, run_.from);
+    }
+    if (!goes_on) {
       // Judged at once, thresholds must fit the hard mask that they are judged with.
       const Mode first = run_.schedule.steps == 0 ? Mode{run_.arithmetic, 0} : mode();
       model_->start(task_.training_batch(0).input, first, run_.schedule.filtered);
@@ -150,8 +154,7 @@ class Trainer {
   }
 
   // Whether a checkpoint's attention is this run's, so that its scalars go on from where they are.
-  bool has_learned_the_same(const std::string& path) const {
-    torch::serialize::InputArchive archive = open_checkpoint(path);
+  bool has_learned_the_same(torch::serialize::InputArchive& archive) const {
     c10::IValue settings;
     archive.read("settings", settings);
     const auto theirs = nlohmann::json::parse(settings.toStringRef());

@@ -7,14 +7,7 @@ root=$1 work=$2
 sample=$root/tests/bench/sample.json
 failed=0
 
-python=
-for candidate in python3 /usr/bin/python3; do
-  "$candidate" -c 'import matplotlib' 2>/dev/null && { python=$candidate; break; }
-done
-if [[ -z $python ]]; then
-  echo "skipped: no python3 has the module matplotlib (Debian's package python3-matplotlib)"
-  exit 77
-fi
+python=$("$root/scripts/python_for_figures.sh" 2>&1) || { echo "skipped: $python"; exit 77; }
 
 # expect WHAT EXPECTED ACTUAL
 expect() {

@@ -9,10 +9,7 @@ cd "$work"
 ln -s "$root/examples" examples
 ln -s "$build" build
 
-python=
-for candidate in python3 /usr/bin/python3; do
-  "$candidate" -c 'import matplotlib' 2>/dev/null && { python=$candidate; break; }
-done
+python=$("$root/scripts/python_for_figures.sh" 2>no_python.txt) || true
 
 awk '/^```/ { inside = $0 == "```sh"; next } inside' "$root/docs/calibration.md" |
   sed "s|^python3 \(.*\) --out|${python:-:} \1 --step 32 --out|" >commands.sh
@@ -21,7 +18,7 @@ bash -euxo pipefail commands.sh
 
 [[ -s layer0.json ]]
 if [[ -z $python ]]; then
-  echo "figures skipped: no python3 has the module matplotlib (Debian's package python3-matplotlib)"
+  echo "figures skipped: $(cat no_python.txt)"
   exit 0
 fi
 for layer in layer0 layer1; do

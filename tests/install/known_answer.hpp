@@ -18,10 +18,10 @@ int check_mechanism(const char* name, const M& mechanism) {
   const float k[] = {0.5f, -0.25f, 1.0f, 0.5f, -0.25f, 1.0f};
   const float v[] = {1.0f, 3.0f};
   float out[] = {-1.0f};
-  try {
-    lowatt::attend(mechanism, {q, 1, 1, 3}, {k, 1, 2, 3}, {v, 1, 2, 1}, {out, 1, 1, 1});
-  } catch (const lowatt::Error& error) {
-    std::printf("%s: refused: %s\n", name, error.what());
+  const lowatt::Status status =
+      lowatt::try_attend(mechanism, {q, 1, 1, 3}, {k, 1, 2, 3}, {v, 1, 2, 1}, {out, 1, 1, 1});
+  if (!status.ok()) {
+    std::printf("%s: refused: %s\n", name, status.message);
     return refused;
   }
   std::printf("%s: %g\n", name, static_cast<double>(out[0]));

@@ -21,8 +21,9 @@ struct GradientAdapter<Bitformer> {
     return {};
   }
   static Status calibrate(const Bitformer& mechanism, View<const float> q, View<const float> k,
-                          View<const float> v, bool causal, Calibration& calibration) noexcept {
-    return Adapter<Bitformer>::calibrate(mechanism, q, k, v, {.causal = causal}, calibration);
+                          View<const float> v, const Mask& mask,
+                          Calibration& calibration) noexcept {
+    return Adapter<Bitformer>::calibrate(mechanism, q, k, v, mask, calibration);
   }
   static Index workspace_bytes(const Bitformer&, const Shape& shape) noexcept {
     return BitformerTrainingWorkspace(nullptr, shape.keys, shape.head_dim, shape.value_dim).bytes();

@@ -36,8 +36,8 @@ struct TrainingParameters {
 // template <> struct GradientAdapter<M> {
 //   static constexpr TrainingParameters parameters;
 //   static Status validate(const M&, const Shape&) noexcept;
-//   static Status calibrate(const M&, View<const float> q, k, v, bool causal, Calibration&)
-//   noexcept;
+//   static Status calibrate(const M&, View<const float> q, k, v, const Mask&,
+//                           Calibration&) noexcept;
 //       What depends on whole tensors.
 //   static Index workspace_bytes(const M&, const Shape&) noexcept;  per worker, a multiple of 64
 //   static void forward(const KernelTable&, const M&, const Calibration&, const HeadPosition&,
@@ -106,12 +106,29 @@ inline Status check_causal_alone(const Options& options) noexcept {
   return {};
 }
 
-// Runs each(worker's workspace, batch entry, KV head, Calibration, kernels) as one task per KV
-// head: its query heads come one after the other, so that no two tasks write the same gradient, and
-// sums do not depend on the number of workers.
-template <class M, class Each>
-Status run_kv_heads(const M& mechanism, View<const float> q, View<const float> k,
-                    View<const float> v, const Options& options, Each each) noexcept {
+// The arguments of one query head that both directions share.
+inline GradientArguments head_arguments(View<const float> q, View<const float> k,
+                                        View<const float> v, const HeadPosition& head, bool causal,
+                                        std::byte* workspace) noexcept {
+  GradientArguments arguments{};
+  arguments.query = rows_of(q, head.batch, head.query_head);
+  arguments.key = rows_of(k, head.batch, head.kv_head);
+  arguments.value = rows_of(v, head.batch, head.kv_head);
+  arguments.queries = q.tokens;
+  arguments.keys = k.tokens;
+  arguments.head_dim = k.dim;
+  arguments.value_dim = v.dim;
+  arguments.causal = causal;
+  arguments.workspace = workspace;
+  return arguments;
+}
+
+// One task per KV head: begin(batch entry, KV head), then each(kernels, Calibration, head,
+// arguments) for its query heads one after the other, so that no two tasks write the same gradient,
+// and sums do not depend on the number of workers.
+template <class M, class Begin, class Each>
+Status run_heads(const M& mechanism, View<const float> q, View<const float> k, View<const float> v,
+                 const Options& options, Begin begin, Each each) noexcept {
   const Shape shape{k.batch, q.heads, k.heads, q.tokens, k.tokens, k.dim, v.dim};
   if (options.kept != nullptr)
     return failure(StatusCode::invalid_argument,
@@ -135,33 +152,22 @@ Status run_kv_heads(const M& mechanism, View<const float> q, View<const float> k
                    shape.keys, shape.head_dim, shape.value_dim);
   Calibration calibration;
   if (Status status =
-          GradientAdapter<M>::calibrate(mechanism, q, k, v, options.causal, calibration);
+          GradientAdapter<M>::calibrate(mechanism, q, k, v, options.visibility(), calibration);
       !status.ok())
     return status;
   Workspace workspace{};
   if (Status status = take_workspace(options, needed, workspace); !status.ok()) return status;
   options.executor.run(k.batch * k.heads, [&](Index task, Index worker) {
-    each(workspace.data + worker * (needed / workers), task / k.heads, task % k.heads, calibration,
-         *table);
+    const Index b = task / k.heads, kv_head = task % k.heads, group = q.heads / k.heads;
+    begin(b, kv_head);
+    for (Index h = kv_head * group; h < (kv_head + 1) * group; ++h) {
+      const HeadPosition head{b, h, kv_head, q.heads, k.heads};
+      each(*table, calibration, head,
+           head_arguments(q, k, v, head, options.causal,
+                          workspace.data + worker * (needed / workers)));
+    }
   });
   return {};
-}
-
-// The arguments of one query head that both directions share.
-inline GradientArguments head_arguments(View<const float> q, View<const float> k,
-                                        View<const float> v, const HeadPosition& head, bool causal,
-                                        std::byte* workspace) noexcept {
-  GradientArguments arguments{};
-  arguments.query = rows_of(q, head.batch, head.query_head);
-  arguments.key = rows_of(k, head.batch, head.kv_head);
-  arguments.value = rows_of(v, head.batch, head.kv_head);
-  arguments.queries = q.tokens;
-  arguments.keys = k.tokens;
-  arguments.head_dim = k.dim;
-  arguments.value_dim = v.dim;
-  arguments.causal = causal;
-  arguments.workspace = workspace;
-  return arguments;
 }
 
 // What is written has rows apart from each other, from all inputs and from what else is written.
@@ -209,18 +215,12 @@ Status try_attend_training(const M& mechanism, View<const float> q, View<const f
           detail::check_absent("survival", more.survival, GradientAdapter<M>::parameters.survival));
       !status.ok())
     return status;
-  const Index group = q.heads / k.heads;
-  return detail::run_kv_heads(
-      mechanism, q, k, v, options,
-      [&](std::byte* workspace, Index b, Index kv_head, const Calibration& calibration,
-          const KernelTable& table) {
-        for (Index h = kv_head * group; h < (kv_head + 1) * group; ++h) {
-          const HeadPosition head{b, h, kv_head, q.heads, k.heads};
-          GradientArguments arguments =
-              detail::head_arguments(q, k, v, head, options.causal, workspace);
-          arguments.result = detail::rows_of(out, b, h);
-          GradientAdapter<M>::forward(table, mechanism, calibration, head, arguments, more);
-        }
+  return detail::run_heads(
+      mechanism, q, k, v, options, [](Index, Index) {},
+      [&](const KernelTable& table, const Calibration& calibration, const HeadPosition& head,
+          GradientArguments arguments) {
+        arguments.result = detail::rows_of(out, head.batch, head.query_head);
+        GradientAdapter<M>::forward(table, mechanism, calibration, head, arguments, more);
       });
 }
 
@@ -253,26 +253,20 @@ Status try_attend_gradient(const M& mechanism, View<const float> q, View<const f
           detail::check_absent("gradients.survival", result.survival, has.survival));
       !status.ok())
     return status;
-  const Index group = q.heads / k.heads;
-  return detail::run_kv_heads(
+  return detail::run_heads(
       mechanism, q, k, v, options,
-      [&](std::byte* workspace, Index b, Index kv_head, const Calibration& calibration,
-          const KernelTable& table) {
-        const FloatRows key_gradient = detail::rows_of(result.k, b, kv_head);
-        const FloatRows value_gradient = detail::rows_of(result.v, b, kv_head);
-        clear_rows(key_gradient, k.tokens, k.dim);
-        clear_rows(value_gradient, v.tokens, v.dim);
-        for (Index h = kv_head * group; h < (kv_head + 1) * group; ++h) {
-          const HeadPosition head{b, h, kv_head, q.heads, k.heads};
-          GradientArguments arguments =
-              detail::head_arguments(q, k, v, head, options.causal, workspace);
-          arguments.out = detail::rows_of(out, b, h);
-          arguments.out_gradient = detail::rows_of(out_gradient, b, h);
-          arguments.query_gradient = detail::rows_of(result.q, b, h);
-          arguments.key_gradient = key_gradient;
-          arguments.value_gradient = value_gradient;
-          GradientAdapter<M>::gradient(table, mechanism, calibration, head, arguments, result);
-        }
+      [&](Index b, Index kv_head) {
+        clear_rows(detail::rows_of(result.k, b, kv_head), k.tokens, k.dim);
+        clear_rows(detail::rows_of(result.v, b, kv_head), v.tokens, v.dim);
+      },
+      [&](const KernelTable& table, const Calibration& calibration, const HeadPosition& head,
+          GradientArguments arguments) {
+        arguments.out = detail::rows_of(out, head.batch, head.query_head);
+        arguments.out_gradient = detail::rows_of(out_gradient, head.batch, head.query_head);
+        arguments.query_gradient = detail::rows_of(result.q, head.batch, head.query_head);
+        arguments.key_gradient = detail::rows_of(result.k, head.batch, head.kv_head);
+        arguments.value_gradient = detail::rows_of(result.v, head.batch, head.kv_head);
+        GradientAdapter<M>::gradient(table, mechanism, calibration, head, arguments, result);
       });
 }
 

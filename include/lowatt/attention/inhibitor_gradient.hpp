@@ -15,7 +15,7 @@ struct GradientAdapter<Inhibitor> {
     return detail::check_trains(mechanism.precision);
   }
   static Status calibrate(const Inhibitor&, View<const float>, View<const float>, View<const float>,
-                          bool, Calibration&) noexcept {
+                          const Mask&, Calibration&) noexcept {
     return {};
   }
   static Index workspace_bytes(const Inhibitor&, const Shape& shape) noexcept {

@@ -27,7 +27,7 @@ struct GradientAdapter<SoftLatte> {
     return {};
   }
   static Status calibrate(const SoftLatte& mechanism, View<const float>, View<const float> k,
-                          View<const float>, bool, Calibration& calibration) noexcept {
+                          View<const float>, const Mask&, Calibration& calibration) noexcept {
     if (!mechanism.quantised) return {};
     calibration.key_absmax = absmax_per_head(k);
     if (calibration.key_absmax.empty())

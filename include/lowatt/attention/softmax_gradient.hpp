@@ -15,7 +15,7 @@ struct GradientAdapter<Softmax> {
     return detail::check_trains(mechanism.precision);
   }
   static Status calibrate(const Softmax&, View<const float>, View<const float>, View<const float>,
-                          bool, Calibration&) noexcept {
+                          const Mask&, Calibration&) noexcept {
     return {};
   }
   static Index workspace_bytes(const Softmax&, const Shape& shape) noexcept {

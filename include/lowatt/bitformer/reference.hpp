@@ -1,8 +1,8 @@
 // Bitformer, plainly: the exact oracle of the kernels' tests, and of calibrated temperatures.
 #pragma once
 
-#include "../core/arithmetic.hpp"
 #include "../core/rows.hpp"
+#include "../core/softmax_row.hpp"
 #include "../quant/calibration.hpp"
 #include "../quant/quantized_tensor.hpp"
 #include "params.hpp"
@@ -156,53 +156,9 @@ Status bitformer_reference(const Bitformer& mechanism, View<const float> q, View
   return {};
 }
 
-// The training form's functions of one number, for real numbers.
-struct BitformerSteps {
-  double temperature;
-
-  template <ArithmeticWithProduct A>
-  A scaled(const A& bit_score) const {
-    return bit_score * temperature;
-  }
-  template <ArithmeticWithProduct A>
-  A weight(const A& difference) const {
-    return arithmetic::exponential(difference);
-  }
-  template <ArithmeticWithProduct A>
-  A inverse(const A& sum_of_weights) const {
-    return arithmetic::reciprocal(sum_of_weights);
-  }
-};
-
-// One row of the training form, whose probabilities are not rounded: softmax over the products of
-// bits that are -1 or 1, `bits` of them (planes times head_dim) per row. At least one key is
-// visible.
-template <ArithmeticWithProduct A, class Steps>
-void bitformer_training_row(const A* query_bits, const A* key_bits, const A* values, Index bits,
-                            Index value_dim, VisibleRange visible, const Steps& steps, A* out) {
-  using arithmetic::max;
-  const auto logit = [&](Index j) {
-    const A* key = key_bits + j * bits;
-    A sum = query_bits[0] * key[0];
-    for (Index c = 1; c < bits; ++c) sum = sum + query_bits[c] * key[c];
-    return steps.scaled(sum);
-  };
-  A best = logit(visible.begin);
-  for (Index j = visible.begin + 1; j < visible.end; ++j) best = max(best, logit(j));
-
-  A total = steps.weight(logit(visible.begin) - best);
-  for (Index c = 0; c < value_dim; ++c) out[c] = total * values[visible.begin * value_dim + c];
-  for (Index j = visible.begin + 1; j < visible.end; ++j) {
-    const A weight = steps.weight(logit(j) - best);
-    total = total + weight;
-    for (Index c = 0; c < value_dim; ++c) out[c] = out[c] + weight * values[j * value_dim + c];
-  }
-  const A inverse = steps.inverse(total);
-  for (Index c = 0; c < value_dim; ++c) out[c] = out[c] * inverse;
-}
-
-// Rows of values as the training form's bits: [tokens][planes][dim], -1 or 1. Empty when memory
-// runs out.
+// Rows of values as the bits of the training form, whose probabilities are not rounded: softmax of
+// temperature times the products of bits (dot_product_attention_row). [tokens][planes][dim], -1 or
+// 1. Empty when memory runs out.
 inline Array<double> bitformer_signs(const Array<float>& values, Index dim,
                                      const BitThresholds& thresholds) noexcept {
   const Index bits = thresholds.planes * dim, tokens = values.size() / dim;

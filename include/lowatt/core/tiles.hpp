@@ -29,6 +29,13 @@ struct TileSource {
   }
 };
 
+// Asks for the cache line so many bytes from `at`, which may lie outside of the array or be no
+// address at all (an absent tile's): hence no pointer arithmetic.
+LOWATT_ALWAYS_INLINE void fetch_ahead(const void* at, Index distance) noexcept {
+  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(at) +
+                                                   static_cast<std::uintptr_t>(distance)));
+}
+
 // Keys [begin, end) that one query sees.
 struct VisibleRange {
   Index begin = 0, end = 0;

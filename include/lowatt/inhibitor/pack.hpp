@@ -96,9 +96,8 @@ struct InhibitorTile {
 
   // Sums and greatest values of the next tile; kernels fetch its keys and values as they go.
   LOWATT_ALWAYS_INLINE void fetch_next_scalars() const noexcept {
-    const auto* next_sums = reinterpret_cast<const std::byte*>(sums) + next;
     const Index bytes = tile_keys * Index{sizeof *sums + sizeof *greatest};
-    for (Index i = 0; i < bytes; i += 64) __builtin_prefetch(next_sums + i);
+    for (Index i = 0; i < bytes; i += 64) fetch_ahead(sums, next + i);
   }
 };
 

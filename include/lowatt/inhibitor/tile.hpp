@@ -77,7 +77,7 @@ void inhibitor_distances(const std::uint8_t* const (&query)[Rows],
           const std::uint8_t* at = tile.keys + c * tile_keys + first * key_group + v * Op::bytes;
           key[v] = Op::load(at);
           // A single query waits for memory: its next tile is on the way while it takes this one.
-          if constexpr (Rows == 1) __builtin_prefetch(at + tile.next);
+          if constexpr (Rows == 1) fetch_ahead(at, tile.next);
         }
         LOWATT_UNROLL
         for (int r = 0; r < Rows; ++r) {
@@ -121,7 +121,7 @@ void inhibitor_half_distances(const std::uint8_t* query, const std::int32_t* bas
         for (int v = 0; v < vectors; ++v) {
           const std::uint8_t* at = tile.keys + c + first * key_group + v * Op::bytes;
           const Register two = Op::load(at);
-          __builtin_prefetch(at + tile.next);
+          fetch_ahead(at, tile.next);
           low[v] = Sum::add(low[v], Op::min_u8(q_low, Op::bit_and(two, low_bits)), minus_twos);
           high[v] = Sum::add(high[v], Op::min_u8(q_high, Op::bit_and(two, high_bits)), minus_twos);
         }
@@ -353,7 +353,7 @@ void inhibitor_inhibit_one(const std::uint8_t* shifted, std::int32_t* inhibited,
       const std::int8_t* at =
           values + value_vector_offset<L>(vector + v) + group * value_group_stride;
       const Register value = Op::load(at);
-      __builtin_prefetch(at + next);
+      fetch_ahead(at, next);
       const Register kept =
           is_signed ? Op::subtract_u8(value, Op::max_s8(Op::min_s8(value, score), least))
                     : Op::subtract_u8(Op::max_s8(value, score), score);
@@ -403,7 +403,7 @@ void inhibitor_inhibit_half(const std::uint8_t* shifted, std::int32_t* inhibited
                               at_vector % per_block * Op::bytes +
                               groups.group() * value_group_stride;
       const Register two = Op::load(at);
-      __builtin_prefetch(at + next);
+      fetch_ahead(at, next);
       low[v] = Op::narrow_add(low[v], one, kept(Op::bit_and(two, low_bits), top, bottom));
       high[v] =
           Op::narrow_add(high[v], one, kept(Op::bit_and(two, high_bits), high_top, high_bottom));

@@ -2,8 +2,8 @@
 // double.
 #pragma once
 
-#include "../core/arithmetic.hpp"
 #include "../core/rows.hpp"
+#include "../core/softmax_row.hpp"
 #include "../quant/calibration.hpp"
 #include "../quant/quantized_tensor.hpp"
 #include "params.hpp"
@@ -110,12 +110,9 @@ Status latte_reference(const Latte& mechanism, View<const float> q, View<const f
 // Functions of one number that the training form is made of, for real numbers. `gap` is a low score
 // less the row's maximum.
 struct SoftLatteSteps {
-  double scale, theta, softness;
+  SoftmaxSteps softmax;
+  double theta, softness;
 
-  template <ArithmeticWithProduct A>
-  A scaled(const A& dot) const {
-    return dot * scale;
-  }
   template <ArithmeticWithProduct A>
   A mask(const A& gap) const {
     using arithmetic::lookup;
@@ -129,14 +126,6 @@ struct SoftLatteSteps {
       const double x = (g + theta) / softness;
       return (x < 0 ? x : 0) - __builtin_log1p(__builtin_exp(-__builtin_fabs(x)));
     });
-  }
-  template <ArithmeticWithProduct A>
-  A weight(const A& difference) const {
-    return arithmetic::exponential(difference);
-  }
-  template <ArithmeticWithProduct A>
-  A inverse(const A& sum_of_weights) const {
-    return arithmetic::reciprocal(sum_of_weights);
   }
 };
 
@@ -156,10 +145,7 @@ template <ArithmeticWithProduct A, class Steps>
 A soft_latte_row(const SoftLatteRow<A>& row, const Steps& steps, A* out) {
   using arithmetic::max;
   const auto score = [&](const A* query, const A* keys, Index j) {
-    const A* key = keys + j * row.head_dim;
-    A sum = query[0] * key[0];
-    for (Index c = 1; c < row.head_dim; ++c) sum = sum + query[c] * key[c];
-    return steps.scaled(sum);
+    return steps.softmax.scaled(dot_product(query, keys + j * row.head_dim, row.head_dim));
   };
   const auto low = [&](Index j) { return score(row.low_query, row.low_keys, j); };
   const Index first = row.visible.begin;
@@ -169,21 +155,10 @@ A soft_latte_row(const SoftLatteRow<A>& row, const Steps& steps, A* out) {
   const auto logit = [&](Index j) {
     return score(row.query, row.keys, j) + steps.log_mask(low(j) - best_low);
   };
-  A best = logit(first);
-  for (Index j = first + 1; j < row.visible.end; ++j) best = max(best, logit(j));
+  softmax_row(logit, row.values, row.value_dim, row.visible, steps.softmax, out);
 
-  A total = steps.weight(logit(first) - best);
   A masks = steps.mask(low(first) - best_low);
-  for (Index c = 0; c < row.value_dim; ++c) out[c] = total * row.values[first * row.value_dim + c];
-  for (Index j = first + 1; j < row.visible.end; ++j) {
-    const A weight = steps.weight(logit(j) - best);
-    total = total + weight;
-    masks = masks + steps.mask(low(j) - best_low);
-    for (Index c = 0; c < row.value_dim; ++c)
-      out[c] = out[c] + weight * row.values[j * row.value_dim + c];
-  }
-  const A inverse = steps.inverse(total);
-  for (Index c = 0; c < row.value_dim; ++c) out[c] = out[c] * inverse;
+  for (Index j = first + 1; j < row.visible.end; ++j) masks = masks + steps.mask(low(j) - best_low);
   return masks;
 }
 

@@ -1,65 +1,14 @@
-// Softmax attention, plainly: the oracle of the kernels' tests, and plain dot-product attention on
-// any ArithmeticWithProduct.
+// Softmax attention, plainly: the oracle of the kernels' tests.
 #pragma once
 
-#include "../core/arithmetic.hpp"
 #include "../core/half.hpp"
 #include "../core/rows.hpp"
+#include "../core/softmax_row.hpp"
 #include "../core/status.hpp"
 #include "../quant/calibration.hpp"
 #include "params.hpp"
 
 LOWATT_API_BEGIN
-
-template <ArithmeticWithProduct A>
-A dot_product(const A* a, const A* b, Index n) {
-  A sum = a[0] * b[0];
-  for (Index k = 1; k < n; ++k) sum = sum + a[k] * b[k];
-  return sum;
-}
-
-// One row: out[k] = inverse(sum_j w_j) * sum_j w_j v_jk, w_j = weight(s_j - max s), s_j = scaled(q
-// . k_j). Keys are [keys][head_dim], values [keys][value_dim]; at least one key is visible. The
-// three functions of one number are the caller's, as members of `steps`, since fixed-point and
-// encrypted numbers have their own.
-template <ArithmeticWithProduct A, class Steps>
-void dot_product_attention_row(const A* query, const A* keys, const A* values, Index head_dim,
-                               Index value_dim, VisibleRange visible, const Steps& steps, A* out) {
-  using arithmetic::max;
-  const auto score = [&](Index j) {
-    return steps.scaled(dot_product(query, keys + j * head_dim, head_dim));
-  };
-  A maximum = score(visible.begin);
-  for (Index j = visible.begin + 1; j < visible.end; ++j) maximum = max(maximum, score(j));
-
-  A total = steps.weight(score(visible.begin) - maximum);
-  for (Index k = 0; k < value_dim; ++k) out[k] = total * values[visible.begin * value_dim + k];
-  for (Index j = visible.begin + 1; j < visible.end; ++j) {
-    const A weight = steps.weight(score(j) - maximum);
-    total = total + weight;
-    for (Index k = 0; k < value_dim; ++k) out[k] = out[k] + weight * values[j * value_dim + k];
-  }
-  const A inverse = steps.inverse(total);
-  for (Index k = 0; k < value_dim; ++k) out[k] = out[k] * inverse;
-}
-
-// Softmax over real numbers.
-struct SoftmaxSteps {
-  double scale;
-
-  template <ArithmeticWithProduct A>
-  A scaled(const A& dot) const {
-    return dot * scale;
-  }
-  template <ArithmeticWithProduct A>
-  A weight(const A& difference) const {
-    return arithmetic::exponential(difference);
-  }
-  template <ArithmeticWithProduct A>
-  A inverse(const A& sum_of_weights) const {
-    return arithmetic::reciprocal(sum_of_weights);
-  }
-};
 
 // One head as float64 [tokens, dim], as a precision has it. int8: with one scale for the head if
 // its largest absolute value is given, else with one per token.
