@@ -1,6 +1,6 @@
 # Checks that each header stands alone: target all_verify_interface_header_sets compiles a unit for
 # each that includes nothing else. Headers of one level (..._<level>.hpp) are compiled with that
-# level's flags, those in interop/ with the library that they are for.
+# level's flags, and for its processor alone; those in interop/ with the library that they are for.
 
 function(lowatt_check_headers name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "FLAGS;LIBRARIES;FILES")
@@ -22,17 +22,22 @@ list(FILTER interop INCLUDE REGEX "/interop/")
 list(FILTER rest EXCLUDE REGEX "/interop/")
 find_package(Eigen3 REQUIRED NO_MODULE)
 find_package(OpenMP REQUIRED)
-find_package(TBB REQUIRED)
-lowatt_check_headers(interop FILES ${interop}
-  LIBRARIES Eigen3::Eigen OpenMP::OpenMP_CXX TBB::tbb)
+if(TARGET TBB::tbb)
+  lowatt_check_headers(interop FILES ${interop}
+    LIBRARIES Eigen3::Eigen OpenMP::OpenMP_CXX TBB::tbb)
+endif()
 
 lowatt_levels(levels)
-foreach(level IN LISTS levels)
+lowatt_levels(levels_of_x86 x86_64)
+lowatt_levels(levels_of_arm aarch64)
+foreach(level IN LISTS levels_of_x86 levels_of_arm)
   set(of_level ${headers})
   list(FILTER of_level INCLUDE REGEX "_${level}\\.hpp$")
   list(FILTER rest EXCLUDE REGEX "_${level}\\.hpp$")
-  lowatt_level_flags(${level} flags)
-  lowatt_check_headers(${level} FILES ${of_level} FLAGS ${flags})
+  if(level IN_LIST levels)
+    lowatt_level_flags(${level} flags)
+    lowatt_check_headers(${level} FILES ${of_level} FLAGS ${flags})
+  endif()
 endforeach()
 
 lowatt_check_headers(all_levels FILES ${rest})

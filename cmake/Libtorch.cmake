@@ -4,6 +4,8 @@
 
 if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   set(reason "Debian's libtorch headers compile in C++20 with g++ only, and this compiler is ${CMAKE_CXX_COMPILER_ID}")
+elseif(CMAKE_CROSSCOMPILING)
+  set(reason "this build is for another processor than this machine's")
 elseif(LOWATT_SANITIZE)
   set(reason "libtorch was not compiled with sanitizers")
 else()

@@ -11,14 +11,24 @@
 set(LOWATT_KERNEL_OPTIMIZATION -O3 CACHE STRING "Optimisation flags of Lowatt's kernel units")
 mark_as_advanced(LOWATT_KERNEL_OPTIMIZATION)
 
-# All levels, lowest first.
+# All levels of a processor, lowest first: of the one that is compiled for unless another is named.
 function(lowatt_levels result)
-  set(${result} sse2 avx2 avx512 avx512icl amx PARENT_SCOPE)
+  set(processor ${CMAKE_SYSTEM_PROCESSOR} ${ARGN})
+  list(GET processor -1 processor)
+  if(processor MATCHES "^(aarch64|arm64|ARM64)$")
+    set(${result} neon64 PARENT_SCOPE)
+  else()
+    set(${result} sse2 avx2 avx512 avx512icl amx PARENT_SCOPE)
+  endif()
 endfunction()
 
 # The flags that allow the instructions of one level and no others. -march comes first: it takes back
 # a -march=native among the project's own flags.
 function(lowatt_level_flags level result)
+  if(level STREQUAL "neon64")
+    set(${result} -march=armv8-a PARENT_SCOPE)
+    return()
+  endif()
   set(flags -march=x86-64)
   if(NOT level STREQUAL "sse2")
     list(APPEND flags -mavx2 -mfma -mbmi -mbmi2 -mlzcnt -mpopcnt -mf16c)

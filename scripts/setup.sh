@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Usage: setup.sh build|test|sanitize|training|docs|mpi
+# Usage: setup.sh build|test|sanitize|training|docs|mpi|neon64
 # Installs the Debian packages that are missing for building, for the tests, for the tests under
-# clang's sanitizers, for training, for the documents as HTML, or for the example on several machines.
-# Does nothing when all are there.
+# clang's sanitizers, for training, for the documents as HTML, for the example on several machines, or for
+# building and testing for AArch64 on another processor. Does nothing when all are there.
 set -euo pipefail
 
 packages=(g++ cmake ninja-build ccache libeigen3-dev libxsimd-dev libgtest-dev libbenchmark-dev
@@ -18,8 +18,9 @@ case ${1-} in
     command -v npm >/dev/null || packages+=(npm) ;;
   docs) packages=(doxygen) ;;
   mpi) packages+=(libopenmpi-dev openmpi-bin) ;;
+  neon64) packages+=(g++-aarch64-linux-gnu qemu-user googletest) ;;
   *)
-    echo "usage: scripts/setup.sh build|test|sanitize|training|docs|mpi" >&2
+    echo "usage: scripts/setup.sh build|test|sanitize|training|docs|mpi|neon64" >&2
     exit 2 ;;
 esac
 

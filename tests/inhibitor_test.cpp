@@ -100,7 +100,7 @@ TEST(Inhibitor, ManyKeys) {
 // All of it in one place: 16-bit scores, the bound of distances and skipping against the
 // definition.
 TEST(Inhibitor, ScoresOfEveryKindOfConstants) {
-  using Level = lowatt::arch::sse2;
+  using Level = lowatt::arch::lowest;
   std::mt19937_64 random(3);
   const auto uniform = [&] { return static_cast<double>(random() >> 11) * 0x1p-53; };
   const auto below = [&](Index n) {

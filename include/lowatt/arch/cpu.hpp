@@ -1,15 +1,16 @@
 // What this CPU and its operating system can run, and the LOWATT_ARCH override.
 //
-// cpuid and xgetbv are read here rather than through __builtin_cpu_supports: compilers differ in
-// the names they know, and registers that the system does not save must not be used.
+// On x86-64 cpuid and xgetbv are read here rather than through __builtin_cpu_supports: compilers
+// differ in the names they know, and registers that the system does not save must not be used.
 #pragma once
-
-#include <cpuid.h>
 
 #include <cstdlib>
 #include <cstring>
 
-#if defined(__linux__)
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#if defined(__x86_64__) && defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -19,6 +20,8 @@
 LOWATT_API_BEGIN
 
 namespace detail {
+
+#if defined(__x86_64__)
 
 struct CpuidRegisters {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
@@ -81,6 +84,14 @@ inline Level probe_cpu() noexcept {
     return Level::avx512icl;
   return Level::amx;
 }
+
+#else
+
+inline Level probe_cpu() noexcept {
+  return Level::neon64;
+}
+
+#endif
 
 }  // namespace detail
 

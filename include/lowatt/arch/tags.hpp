@@ -6,10 +6,26 @@
 
 namespace lowatt {
 
-enum class Level : int { sse2 = 0, avx2 = 1, avx512 = 2, avx512icl = 3, amx = 4 };
-inline constexpr int level_count = 5;
+// The levels of this architecture, lowest first. A CPU that runs one runs those before it.
+#if defined(__x86_64__)
+#define LOWATT_LEVELS(each) each(sse2) each(avx2) each(avx512) each(avx512icl) each(amx)
+#define LOWATT_LOWEST_LEVEL sse2
+#else
+#define LOWATT_LEVELS(each) each(neon64)
+#define LOWATT_LOWEST_LEVEL neon64
+#endif
+
+#define LOWATT_ENUMERATOR(name) name,
+enum class Level : int { LOWATT_LEVELS(LOWATT_ENUMERATOR) };
+#undef LOWATT_ENUMERATOR
+
+#define LOWATT_ONE(name) +1
+inline constexpr int level_count = LOWATT_LEVELS(LOWATT_ONE);
+#undef LOWATT_ONE
 
 namespace arch {
+
+#if defined(__x86_64__)
 
 // Any x86-64.
 struct sse2 {
@@ -32,21 +48,25 @@ struct amx {
   static constexpr Level level = Level::amx;
 };
 
+#else
+
+// Any AArch64: Advanced SIMD.
+struct neon64 {
+  static constexpr Level level = Level::neon64;
+};
+
+#endif
+
+using lowest = LOWATT_LOWEST_LEVEL;
+
 }  // namespace arch
 
 LOWATT_ALWAYS_INLINE constexpr const char* level_name(Level level) noexcept {
-  switch (level) {
-    case Level::sse2:
-      return "sse2";
-    case Level::avx2:
-      return "avx2";
-    case Level::avx512:
-      return "avx512";
-    case Level::avx512icl:
-      return "avx512icl";
-    case Level::amx:
-      return "amx";
-  }
+#define LOWATT_CASE(name) \
+  case Level::name:       \
+    return #name;
+  switch (level) { LOWATT_LEVELS(LOWATT_CASE) }
+#undef LOWATT_CASE
   return "unknown";
 }
 

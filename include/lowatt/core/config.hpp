@@ -14,8 +14,8 @@
 
 #include "version.hpp"  // IWYU pragma: export
 
-#if !defined(__x86_64__)
-#error "Lowatt: this release has kernels for x86-64 only"
+#if !defined(__x86_64__) && !defined(__AARCH64EL__)
+#error "Lowatt: this release has kernels for x86-64 and little-endian AArch64 only"
 #endif
 #if defined(__FAST_MATH__) || __FINITE_MATH_ONLY__ || defined(__ASSOCIATIVE_MATH__)
 #error \
@@ -40,7 +40,9 @@
 #endif
 
 // The best level that this unit's flags allow (see arch/tags.hpp for what each one holds).
-#if defined(__AVX2__) && defined(__FMA__) && defined(__BMI2__) && defined(__LZCNT__) && \
+#if defined(__aarch64__)
+#define LOWATT_STATIC_LEVEL neon64
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__BMI2__) && defined(__LZCNT__) && \
     defined(__POPCNT__) && defined(__F16C__)
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && \
     defined(__AVX512DQ__) && defined(__AVX512CD__)

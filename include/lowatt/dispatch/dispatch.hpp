@@ -11,11 +11,9 @@
 #if defined(LOWATT_DISPATCHED)
 namespace lowatt::kernels {
 // Defined by the units that include dispatch/instantiate.hpp, one per level.
-const KernelTable& sse2() noexcept;
-const KernelTable& avx2() noexcept;
-const KernelTable& avx512() noexcept;
-const KernelTable& avx512icl() noexcept;
-const KernelTable& amx() noexcept;
+#define LOWATT_TABLE(name) const KernelTable& name() noexcept;
+LOWATT_LEVELS(LOWATT_TABLE)
+#undef LOWATT_TABLE
 }  // namespace lowatt::kernels
 #endif
 
@@ -23,7 +21,7 @@ namespace lowatt {
 
 // A level to run at; by default LOWATT_ARCH from the environment, else the best.
 struct LevelSetting {
-  Level value = Level::sse2;
+  Level value = arch::lowest::level;
   bool given = false;
 
   LOWATT_ALWAYS_INLINE constexpr LevelSetting() noexcept = default;
@@ -65,19 +63,12 @@ namespace detail {
 
 inline const KernelTable& table_of(Level level) noexcept {
 #if defined(LOWATT_DISPATCHED)
-  switch (level) {
-    case Level::sse2:
-      return kernels::sse2();
-    case Level::avx2:
-      return kernels::avx2();
-    case Level::avx512:
-      return kernels::avx512();
-    case Level::avx512icl:
-      return kernels::avx512icl();
-    case Level::amx:
-      return kernels::amx();
-  }
-  return kernels::sse2();
+#define LOWATT_CASE(name) \
+  case Level::name:       \
+    return kernels::name();
+  switch (level) { LOWATT_LEVELS(LOWATT_CASE) }
+#undef LOWATT_CASE
+  return kernels::LOWATT_LOWEST_LEVEL();
 #else
   return level == arch::LOWATT_STATIC_LEVEL::level ? kernel_table<arch::LOWATT_STATIC_LEVEL>
                                                    : kernel_table<FallbackLevel>;
@@ -118,7 +109,7 @@ inline Status default_level(Level& level) noexcept {
 // The kernels to run; `table` is set only on success. The environment is read once.
 inline Status try_find_kernels(const LevelSetting& setting, const KernelTable*& table) noexcept {
   struct Default {
-    Level level = Level::sse2;
+    Level level = arch::lowest::level;
     Status status = detail::default_level(level);
   };
   Level level = setting.value;

@@ -50,6 +50,7 @@ void inhibitor_distances(const std::uint8_t* const (&query)[Rows],
                          const InhibitorTile& tile,
                          std::int32_t* const (&distances)[Rows]) noexcept {
   using Op = Ops<L>;
+  using Sum = TwiceSubtracted<L>;
   using Register = typename Op::Register;
   constexpr int vectors = Op::block_vectors;
   constexpr Index step = Op::narrow_steps * key_group;
@@ -67,7 +68,7 @@ void inhibitor_distances(const std::uint8_t* const (&query)[Rows],
       LOWATT_UNROLL
       for (int r = 0; r < Rows; ++r) {
         LOWATT_UNROLL
-        for (int v = 0; v < vectors; ++v) sum[r][v] = Op::narrow_begin(total(r, v));
+        for (int v = 0; v < vectors; ++v) sum[r][v] = Sum::begin(total(r, v));
       }
       for (Index c = begin; c < end; c += key_group) {
         Register key[vectors];
@@ -83,14 +84,14 @@ void inhibitor_distances(const std::uint8_t* const (&query)[Rows],
           const Register q = Op::broadcast4(query[r] + c);
           LOWATT_UNROLL
           for (int v = 0; v < vectors; ++v)
-            sum[r][v] = Op::narrow_add(sum[r][v], Op::min_u8(q, key[v]), minus_twos);
+            sum[r][v] = Sum::add(sum[r][v], Op::min_u8(q, key[v]), minus_twos);
         }
       }
       LOWATT_UNROLL
       for (int r = 0; r < Rows; ++r) {
         LOWATT_UNROLL
         for (int v = 0; v < vectors; ++v)
-          Op::store(distances[r] + first + v * Op::lanes, Op::narrow_end(total(r, v), sum[r][v]));
+          Op::store(distances[r] + first + v * Op::lanes, Sum::end(total(r, v), sum[r][v]));
       }
     }
 }
@@ -100,6 +101,7 @@ template <class L>
 void inhibitor_half_distances(const std::uint8_t* query, const std::int32_t* base, Index stored,
                               const InhibitorTile& tile, std::int32_t* distances) noexcept {
   using Op = Ops<L>;
+  using Sum = TwiceSubtracted<L>;
   using Register = typename Op::Register;
   constexpr int vectors = Op::block_vectors;
   constexpr Index row = tile_keys * key_group, step = Op::narrow_steps * row;
@@ -110,7 +112,7 @@ void inhibitor_half_distances(const std::uint8_t* query, const std::int32_t* bas
       const Index end = stored - begin < step ? stored : begin + step;
       Register low[vectors], high[vectors];
       LOWATT_UNROLL
-      for (int v = 0; v < vectors; ++v) low[v] = high[v] = Op::narrow_begin(Op::zero());
+      for (int v = 0; v < vectors; ++v) low[v] = high[v] = Sum::begin(Op::zero());
       for (Index c = begin; c < end; c += row) {
         const std::uint8_t* eight = query + c / row * 2 * key_group;
         const Register q_low = Op::broadcast4(eight);
@@ -120,10 +122,8 @@ void inhibitor_half_distances(const std::uint8_t* query, const std::int32_t* bas
           const std::uint8_t* at = tile.keys + c + first * key_group + v * Op::bytes;
           const Register two = Op::load(at);
           fetch_ahead(at, tile.next);
-          low[v] =
-              Op::narrow_add(low[v], Op::min_u8(q_low, Op::bit_and(two, low_bits)), minus_twos);
-          high[v] =
-              Op::narrow_add(high[v], Op::min_u8(q_high, Op::bit_and(two, high_bits)), minus_twos);
+          low[v] = Sum::add(low[v], Op::min_u8(q_low, Op::bit_and(two, low_bits)), minus_twos);
+          high[v] = Sum::add(high[v], Op::min_u8(q_high, Op::bit_and(two, high_bits)), minus_twos);
         }
       }
       LOWATT_UNROLL
@@ -132,8 +132,8 @@ void inhibitor_half_distances(const std::uint8_t* query, const std::int32_t* bas
         const Register so_far = begin == 0
                                     ? Op::add_i32(Op::broadcast4(base), Op::load(tile.sums + at))
                                     : Op::load(distances + at);
-        const Register sum = Op::add_i32(Op::narrow_end(Op::zero(), low[v]),
-                                         Op::divide_by_16_i32(Op::narrow_end(Op::zero(), high[v])));
+        const Register sum = Op::add_i32(Sum::end(Op::zero(), low[v]),
+                                         Op::divide_by_16_i32(Sum::end(Op::zero(), high[v])));
         Op::store(distances + at, Op::add_i32(so_far, sum));
       }
     }

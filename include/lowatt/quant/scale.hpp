@@ -7,11 +7,16 @@
 //   else              scale = absmax / limit and inverse = limit / absmax, float32 divisions;
 //                     q = clamp(round_half_even(x * inverse), -limit, limit), a float32 product.
 //   NaN becomes 0, infinities saturate.
-// Rounding follows the processor's rounding mode, which is round half even unless somebody changed
-// it; unlike rintf, the convert instructions used here never call the mathematics library.
+// On x86-64 rounding follows the processor's rounding mode, which is round half even unless
+// somebody changed it; unlike rintf, the convert instructions used here never call the mathematics
+// library.
 #pragma once
 
+#if defined(__x86_64__)
 #include <emmintrin.h>
+#else
+#include <arm_neon.h>
+#endif
 
 #include "../core/config.hpp"
 
@@ -35,17 +40,29 @@ LOWATT_ALWAYS_INLINE SymmetricScale symmetric_scale(float absmax, int limit) noe
 
 // The nearest integer, halves to the even one. For |x| < 2^63.
 LOWATT_ALWAYS_INLINE std::int64_t round_half_even(double x) noexcept {
+#if defined(__x86_64__)
   return _mm_cvtsd_si64(_mm_set_sd(x));
+#else
+  return vcvtnd_s64_f64(x);
+#endif
 }
 
 LOWATT_ALWAYS_INLINE std::int32_t quantize(float x, float inverse, int limit) noexcept {
+  // The bounds are integers, so clamping before rounding gives what clamping after it would.
+#if defined(__x86_64__)
   const __m128 bound = _mm_set_ss(static_cast<float>(limit));
   const __m128 product = _mm_set_ss(x * inverse);
   __m128 steps = _mm_and_ps(_mm_cmpord_ss(product, product), product);  // NaN becomes 0
-  // The bounds are integers, so clamping before rounding gives what clamping after it would.
   steps = _mm_min_ss(steps, bound);
   steps = _mm_max_ss(steps, _mm_sub_ss(_mm_setzero_ps(), bound));
   return _mm_cvtss_si32(steps);
+#else
+  const float bound = static_cast<float>(limit), product = x * inverse;
+  float steps = product == product ? product : 0.0f;  // NaN becomes 0
+  steps = steps < bound ? steps : bound;
+  steps = steps > -bound ? steps : -bound;
+  return vcvtns_s32_f32(steps);
+#endif
 }
 
 // max(so_far, |x[0]|, ..., |x[n-1]|) over the finite values. Magnitudes are compared as integers:

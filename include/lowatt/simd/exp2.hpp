@@ -25,7 +25,11 @@ LOWATT_ALWAYS_INLINE typename Ops<L>::Float exp2_by(typename Ops<L>::Float x,
   constexpr float round = 12582912.0f + 127.0f;
   const Float shifted = x + Float(round);
   const Float f = x - (shifted - Float(round));
+#if defined(__x86_64__)
   const Float power = xsimd::bitwise_cast<Float>(xsimd::bitwise_cast<Int>(shifted) << 23);
+#else  // where xsimd's cast is a call of a function
+  const Float power = __builtin_bit_cast(Float, __builtin_bit_cast(Int, shifted) << 23);
+#endif
   Float polynomial(coefficients[0]);
   LOWATT_UNROLL
   for (int i = 1; i < N; ++i) polynomial = Op::multiply_add(polynomial, f, Float(coefficients[i]));

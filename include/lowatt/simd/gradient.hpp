@@ -16,10 +16,14 @@
 //                Whatever their pair holds is not read by the two sums.
 #pragma once
 
-#include <xmmintrin.h>
-
 #include "../core/rows.hpp"
 #include "float_product.hpp"
+
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#else
+#include <arm_neon.h>
+#endif
 
 namespace lowatt {
 
@@ -77,25 +81,66 @@ LOWATT_ALWAYS_INLINE void clear_rows(FloatRows rows, Index count, Index dim) noe
     for (Index c = 0; c < dim; ++c) rows.row(r)[c] = 0;
 }
 
+// Four floats, which is enough for transposing at any level.
+#if defined(__x86_64__)
+using FourFloats = __m128;
+LOWATT_ALWAYS_INLINE FourFloats fill_four(float x) noexcept {
+  return _mm_set1_ps(x);
+}
+LOWATT_ALWAYS_INLINE FourFloats load_four(const float* p) noexcept {
+  return _mm_loadu_ps(p);
+}
+LOWATT_ALWAYS_INLINE void store_four(float* p, FourFloats a) noexcept {
+  _mm_storeu_ps(p, a);
+}
+LOWATT_ALWAYS_INLINE void transpose_four(FourFloats& a, FourFloats& b, FourFloats& c,
+                                         FourFloats& d) noexcept {
+  _MM_TRANSPOSE4_PS(a, b, c, d);
+}
+#else
+using FourFloats = float32x4_t;
+LOWATT_ALWAYS_INLINE FourFloats fill_four(float x) noexcept {
+  return vdupq_n_f32(x);
+}
+LOWATT_ALWAYS_INLINE FourFloats load_four(const float* p) noexcept {
+  return vld1q_f32(p);
+}
+LOWATT_ALWAYS_INLINE void store_four(float* p, FourFloats a) noexcept {
+  vst1q_f32(p, a);
+}
+LOWATT_ALWAYS_INLINE void transpose_four(FourFloats& a, FourFloats& b, FourFloats& c,
+                                         FourFloats& d) noexcept {
+  const auto pairs = [](FourFloats x) __attribute__((always_inline)) {
+    return vreinterpretq_f64_f32(x);
+  };
+  const auto ab_even = pairs(vtrn1q_f32(a, b)), ab_odd = pairs(vtrn2q_f32(a, b));
+  const auto cd_even = pairs(vtrn1q_f32(c, d)), cd_odd = pairs(vtrn2q_f32(c, d));
+  a = vreinterpretq_f32_f64(vtrn1q_f64(ab_even, cd_even));
+  b = vreinterpretq_f32_f64(vtrn1q_f64(ab_odd, cd_odd));
+  c = vreinterpretq_f32_f64(vtrn2q_f64(ab_even, cd_even));
+  d = vreinterpretq_f32_f64(vtrn2q_f64(ab_odd, cd_odd));
+}
+#endif
+
 // out[dim][16] = factor * rows, transposed; lanes beyond `count` are 0.
 template <class L>
 void transpose_rows(ConstFloatRows rows, Index count, Index dim, float factor,
                     float* out) noexcept {
-  const __m128 factors = _mm_set1_ps(factor);
+  const FourFloats factors = fill_four(factor);
   Index i = 0;
   for (; i + 4 <= count; i += 4) {
     const auto row = [&](Index r, Index c) __attribute__((always_inline)) {
-      return _mm_mul_ps(factors, _mm_loadu_ps(rows.row(i + r) + c));
+      return factors * load_four(rows.row(i + r) + c);
     };
     Index c = 0;
     for (; c + 4 <= dim; c += 4) {
-      __m128 a = row(0, c), b = row(1, c), d = row(2, c), e = row(3, c);
-      _MM_TRANSPOSE4_PS(a, b, d, e);
+      FourFloats a = row(0, c), b = row(1, c), d = row(2, c), e = row(3, c);
+      transpose_four(a, b, d, e);
       float* const to = out + c * gradient_rows + i;
-      _mm_storeu_ps(to, a);
-      _mm_storeu_ps(to + gradient_rows, b);
-      _mm_storeu_ps(to + 2 * gradient_rows, d);
-      _mm_storeu_ps(to + 3 * gradient_rows, e);
+      store_four(to, a);
+      store_four(to + gradient_rows, b);
+      store_four(to + 2 * gradient_rows, d);
+      store_four(to + 3 * gradient_rows, e);
     }
     for (; c < dim; ++c)
       for (Index r = i; r < i + 4; ++r) out[c * gradient_rows + r] = factor * rows.row(r)[c];

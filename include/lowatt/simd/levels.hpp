@@ -1,7 +1,13 @@
 // The primitives of every level that this unit's flags allow.
 #pragma once
 
+#include "ops.hpp"  // IWYU pragma: export
+
+#if defined(__aarch64__)
+#include "ops_neon64.hpp"  // IWYU pragma: export
+#else
 #include "ops_sse2.hpp"  // IWYU pragma: export
+#endif
 
 #if defined(__AVX2__) && defined(__FMA__)
 #include "ops_avx2.hpp"  // IWYU pragma: export

@@ -65,6 +65,7 @@
 #pragma once
 
 #include "../arch/tags.hpp"
+#include "../core/half.hpp"
 
 // Units with kernels rename xsimd per level (dispatch/instantiate.hpp), so that its functions,
 // which carry no level in their names at -O0, are not shared between levels.
@@ -78,6 +79,22 @@ namespace lowatt {
 
 template <class L>
 struct Ops;
+
+// Narrow sums with s = -2 throughout, which is what distances take: a level may have something
+// faster. total - 2u is end(total, add(begin(total), u, fill_u8(-2))).
+template <class L>
+struct TwiceSubtracted {
+  using Register = typename Ops<L>::Register;
+  static LOWATT_ALWAYS_INLINE Register begin(Register total) noexcept {
+    return Ops<L>::narrow_begin(total);
+  }
+  static LOWATT_ALWAYS_INLINE Register add(Register acc, Register u, Register minus_twos) noexcept {
+    return Ops<L>::narrow_add(acc, u, minus_twos);
+  }
+  static LOWATT_ALWAYS_INLINE Register end(Register total, Register acc) noexcept {
+    return Ops<L>::narrow_end(total, acc);
+  }
+};
 
 // a / divisor, rounded as the division is, where inverse is 1 / divisor, rounded; divisor an
 // integer in [1, 2^49), the quotient normal or +0 (among subnormal numbers there are exact ties).

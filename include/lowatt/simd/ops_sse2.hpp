@@ -3,7 +3,6 @@
 
 #include <emmintrin.h>
 
-#include "../core/half.hpp"
 #include "ops.hpp"
 
 namespace lowatt {
