@@ -52,7 +52,7 @@ void attend_with_others(View q, const lowatt::KvCache<M>& cache, const lowatt::S
 template <class F>
 double time_of(F&& f) {
   double least = 1e9;
-  for (int run = 0; run < 20; ++run) {
+  for (int run = 0; run < 10; ++run) {
     MPI_Barrier(MPI_COMM_WORLD);
     const double begin = MPI_Wtime();
     f();

@@ -23,7 +23,8 @@ struct Shard {
 // A function of shape and mechanism alone, never of the number of threads: so that results are not
 // either, where they are floats. Parts are as long for any number of keys.
 struct KeySplit {
-  static constexpr Index part_tiles = 64;  // 4096 keys: shorter ones cost more than they gain
+  // 4096 keys. Half as many took one thread 3 to 13% longer, for the fastest kernels, than no cut.
+  static constexpr Index part_tiles = 64;
   // Calls of at least so many blocks are not cut: blocks are enough for as many threads.
   static constexpr Index most_blocks = 64;
   // What parts hand on takes at most so many bytes per key; as many are left for each worker's own.
