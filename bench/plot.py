@@ -4,15 +4,16 @@
 Reads one or more files of lowatt_bench's JSON and writes into FOLDER, for each head_dim d:
   prefill-dD.svg, decode-dD.svg   ns per query-key pair against the number of keys
   ceiling-dD.svg                  percent of the instruction ceiling
-Where a measurement was repeated, medians are drawn: of the repetitions, then of the files. Needs
-Debian's python3-matplotlib.
+Where a measurement was repeated, medians are drawn: of the repetitions, then of the files. With
+--best it is the best of all repetitions, as in table.py: on a shared machine others only add time.
+Needs Debian's python3-matplotlib.
 """
 import argparse
 import collections
 import pathlib
 import sys
 
-from results import LEVELS, PHASES, medians_of
+from results import LEVELS, PHASES, best_of, medians_of
 
 try:
     from matplotlib import colormaps, rcParams
@@ -109,10 +110,12 @@ def main():
     parser.add_argument("--out", required=True, metavar="FOLDER", type=pathlib.Path,
                         help="where the figures go")
     parser.add_argument("--level", choices=LEVELS, help="default: the best one in the results")
+    parser.add_argument("--best", action="store_true",
+                        help="draw the best of the repetitions instead of their medians")
     parser.add_argument("--format", choices=["svg", "png"], default="svg")
     options = parser.parse_args()
 
-    results = medians_of(options.results)
+    results = (best_of if options.best else medians_of)(options.results)
     levels = sorted({name.level for name, _ in results}, key=LEVELS.index)
     if not levels:
         sys.exit("lowatt: nothing to draw: no name is like softmax/fp32/avx2/prefill/512/64")

@@ -55,3 +55,13 @@ def medians_of(paths):
         for key, values in read_file(path).items():
             results[key].append(statistics.median(values))
     return {key: statistics.median(values) for key, values in results.items()}
+
+
+def best_of(paths):
+    """{(Name, counter): value}: the best of all repetitions in all files."""
+    results = collections.defaultdict(list)
+    for path in paths:
+        for key, values in read_file(path).items():
+            results[key] += values
+    return {(name, counter): min(values) if counter == "ns_per_pair" else max(values)
+            for (name, counter), values in results.items()}

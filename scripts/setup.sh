@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Usage: setup.sh build|test|sanitize|training|neon64
+# Usage: setup.sh build|test|sanitize|training|docs|neon64
 # Installs the Debian packages that are missing for building, for the tests, for the tests under
-# clang's sanitizers, for training, or for building and testing for AArch64 on another processor. Does
-# nothing when all are there.
+# clang's sanitizers, for training, for the documents as HTML, or for building and testing for AArch64 on
+# another processor. Does nothing when all are there.
 set -euo pipefail
 
 packages=(g++ cmake ninja-build ccache libeigen3-dev libxsimd-dev libgtest-dev libbenchmark-dev
@@ -16,9 +16,10 @@ case ${1-} in
     packages+=(libtorch-dev libopenblas0-pthread python3-matplotlib)
     # npm fetches the data; many have one that is not Debian's.
     command -v npm >/dev/null || packages+=(npm) ;;
+  docs) packages=(doxygen) ;;
   neon64) packages+=(g++-aarch64-linux-gnu qemu-user googletest) ;;
   *)
-    echo "usage: scripts/setup.sh build|test|sanitize|training|neon64" >&2
+    echo "usage: scripts/setup.sh build|test|sanitize|training|docs|neon64" >&2
     exit 2 ;;
 esac
 

@@ -51,6 +51,11 @@ expect "groups of bars" "softmax/fp32 inhibitor/int8" \
   "$(grep -oE '(softmax|eigen|inhibitor)/[a-z0-9]+' "$work/svg/ceiling-d64.svg" | xargs)"
 expect "another level" "$work/avx2/prefill-d64.png" \
   "$(plot "$sample" --out "$work/avx2" --level avx2 --format png)"
+plot "$sample" --best --out "$work/best" >"$work/best.txt"
+if cmp -s "$work/svg/prefill-d64.svg" "$work/best/prefill-d64.svg"; then
+  echo "best: expected another figure than that of the medians"
+  failed=1
+fi
 expect "PNG" "PNG" "$(head -c 4 "$work/avx2/prefill-d64.png")"
 
 table() { PYTHONDONTWRITEBYTECODE=1 "$python" "$root/bench/table.py" "$@" 2>&1; }

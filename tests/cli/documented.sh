@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Usage: documented.sh ROOT BUILD WORK
-# The commands in docs/calibration.md work, one block after another; the sweep takes every 32nd point.
+# The commands in docs/dispatch.md and docs/calibration.md work, one block after another; the sweep takes every
+# 32nd point.
 set -euo pipefail
 root=$1 build=$2 work=$3
 rm -rf "$work"
@@ -11,7 +12,7 @@ ln -s "$build" build
 
 python=$("$root/scripts/python_for_figures.sh" 2>no_python.txt) || true
 
-awk '/^```/ { inside = $0 == "```sh"; next } inside' "$root/docs/calibration.md" |
+awk '/^```/ { inside = $0 == "```sh"; next } inside' "$root/docs/dispatch.md" "$root/docs/calibration.md" |
   sed "s|^python3 \(.*\) --out|${python:-:} \1 --step 32 --out|" >commands.sh
 export PYTHONDONTWRITEBYTECODE=1
 bash -euxo pipefail commands.sh

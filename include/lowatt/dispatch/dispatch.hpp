@@ -1,5 +1,6 @@
 // Which level runs: the best that CPU and build have, unless the caller or LOWATT_ARCH asks for a
-// lower one. A level that the CPU or the build lacks is an error, never an illegal instruction.
+// lower one. A level that the CPU or the build lacks is an error, never an illegal instruction; but
+// with static choice the program around the kernels is compiled for the flags' level too.
 #pragma once
 
 #include "../arch/cpu.hpp"

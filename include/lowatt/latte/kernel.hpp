@@ -15,8 +15,8 @@
 //             (bytes), and values take a conversion and a multiply-add per register.
 // Layout      pack.hpp; the same for prefill and decode and at every level.
 // Exactness   scores, maximum and survivors are integers, the same on every level.
-// Accuracy    relative L2 error 2e-3 against double on the same integers and survivors; of blocks
-//             that dense.hpp takes 5e-3, and more where values all but cancel. Weights are float32,
+// Accuracy    relative L2 error 2e-3 against double on the same integers and survivors, and more
+//             where values of blocks that dense.hpp takes all but cancel. Weights are float32,
 //             or integers of 16 or 24 bits where those of a row's survivors in a batch are all so
 //             large that rounding changes none by more than 2^-10 of itself: small weights never
 //             vanish, however many there are. In dense.hpp they are bf16.
