@@ -218,21 +218,20 @@ struct Ops<arch::neon64> {
 
   // 4-byte dot.
 #if defined(__ARM_FEATURE_DOTPROD)
-  static constexpr int dot4_parts = 1;
-  static LOWATT_ALWAYS_INLINE Register split_u8(Register u, int) noexcept {
-    return u;
+  // The instruction wants two operands of one sign: u = (u - 128) + 64 + 64.
+  static constexpr int dot4_parts = 3;
+  static LOWATT_ALWAYS_INLINE Register split_u8(Register u, int part) noexcept {
+    return part == 0 ? veorq_u8(u, fill_u8(128)) : fill_u8(64);
   }
   static LOWATT_ALWAYS_INLINE Register split_s8(Register s, int) noexcept {
     return s;
   }
   static LOWATT_ALWAYS_INLINE Register dot4_part(Register acc, Register u, Register s) noexcept {
-    return dot4(acc, u, s);
+    return bits(vdotq_s32(s32(acc), s8(u), s8(s)));
   }
-  // The instruction wants two operands of one sign: u = (u - 128) + 64 + 64.
   static LOWATT_ALWAYS_INLINE Register dot4(Register acc, Register u, Register s) noexcept {
-    const int8x16_t half = vdupq_n_s8(64);
-    const int32x4_t offset = vdotq_s32(vdotq_s32(s32(acc), half, s8(s)), half, s8(s));
-    return bits(vdotq_s32(offset, s8(veorq_u8(u, fill_u8(128))), s8(s)));
+    return dot4_part(dot4_part(dot4_part(acc, split_u8(u, 1), s), split_u8(u, 2), s),
+                     split_u8(u, 0), s);
   }
   static constexpr int narrow_steps = 1 << 20;
   static LOWATT_ALWAYS_INLINE Register narrow_begin(Register total) noexcept {
@@ -243,15 +242,6 @@ struct Ops<arch::neon64> {
   }
   static LOWATT_ALWAYS_INLINE Register narrow_end(Register, Register acc) noexcept {
     return acc;
-  }
-  // Where registers have 16 bytes, interleave4 keeps dims in order.
-  static LOWATT_ALWAYS_INLINE void separate4(Register*) noexcept {}
-  static LOWATT_ALWAYS_INLINE void separate4(Float*) noexcept {}
-  static LOWATT_ALWAYS_INLINE void store_bytes(void* p, Register a, int shift) noexcept {
-    const uint16x4_t words = vmovn_u32(vshlq_u32(u32(a), vdupq_n_s32(-shift)));
-    const uint8x8_t four = vmovn_u16(vcombine_u16(words, words));
-    const std::uint32_t low = vget_lane_u32(vreinterpret_u32_u8(four), 0);
-    __builtin_memcpy(p, &low, sizeof low);
   }
 #else
   // Even and odd bytes are multiplied as 16-bit values, which their products fit.
