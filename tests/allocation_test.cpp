@@ -188,6 +188,23 @@ TYPED_TEST(Allocation, NoneWithTheCallersWorkspace) {
   }
 }
 
+// A cache in one piece has its memory from the start.
+TYPED_TEST(Allocation, NoneToAppendAndRewindInOnePiece) {
+  using M = typename TypeParam::Mechanism;
+  const M mechanism = TypeParam::make();
+  test::Inputs inputs(test::Case{{2, 4, 2, 4, 150, 40, 24}});
+  const lowatt::View<const float> q = inputs.q.view(), k = inputs.k.view(), v = inputs.v.view();
+  lowatt::KvCache<M> cache({2, 2, 40, 24, 300}, lowatt::calibrate(mechanism, q, k, v), mechanism);
+  EXPECT_EQ(0, allocations_of([&] {
+              cache.append(k, v);
+              cache.truncate(70);
+              cache.append(k, v);
+              cache.clear();
+              cache.append(k, v);
+            }));
+  EXPECT_EQ(cache.size(), 150);
+}
+
 // Inputs and outputs are the caller's; beside them one call holds the cache and a workspace.
 TYPED_TEST(Allocation, LongSequenceStaysWithinCacheAndWorkspace) {
   using M = typename TypeParam::Mechanism;

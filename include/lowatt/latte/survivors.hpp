@@ -93,6 +93,7 @@ void latte_add_values_fixed(const std::byte* const* rows, Index offset,
   using Op = Ops<L>;
   using Register = typename Op::Register;
   using Float = typename Op::Float;
+  static_assert(Op::lanes >= 8, "weights past the last survivor are zero to a whole register");
   Register sum[Bytes][4];
   LOWATT_UNROLL
   for (int b = 0; b < Bytes; ++b) {
