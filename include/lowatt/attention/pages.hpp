@@ -129,11 +129,6 @@ class PageTables {
   }
 
   // Makes sequence `to` hold the pages of sequence `from`, in the place of its own.
-  void share_sequence(Index from, Index to) noexcept {
-    if (from == to) return;
-    release(to, 0);
-    share_sequence(from, *this, to);
-  }
 
  private:
   Index row(Index sequence, Index head) const noexcept {
