@@ -22,6 +22,7 @@ list(FILTER interop INCLUDE REGEX "/interop/")
 list(FILTER rest EXCLUDE REGEX "/interop/")
 find_package(Eigen3 REQUIRED NO_MODULE)
 find_package(OpenMP REQUIRED)
+find_package(TBB QUIET)
 if(TARGET TBB::tbb)
   lowatt_check_headers(interop FILES ${interop}
     LIBRARIES Eigen3::Eigen OpenMP::OpenMP_CXX TBB::tbb)

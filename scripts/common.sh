@@ -30,9 +30,9 @@ configure_preset() {
   cmake --preset "$1" >"$log" 2>&1 || { cat "$log" >&2; fail "configuring build-$1/ failed, see above."; }
 }
 
-# sample_sweeps: tests run a random part of the sweeps, where the environment does not say which.
+# sample_sweeps PERCENT: tests run a random part of the sweeps, where the environment does not say which.
 sample_sweeps() {
-  export LOWATT_TEST_SAMPLE=${LOWATT_TEST_SAMPLE:-10}
+  export LOWATT_TEST_SAMPLE=${LOWATT_TEST_SAMPLE:-$1}
   export LOWATT_TEST_SEED=${LOWATT_TEST_SEED:-$RANDOM}
   say "Sample of the sweeps: LOWATT_TEST_SAMPLE=$LOWATT_TEST_SAMPLE LOWATT_TEST_SEED=$LOWATT_TEST_SEED"
 }

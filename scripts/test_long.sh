@@ -23,8 +23,9 @@ step "a few steps of training" scripts/train.sh --smoke
 step "g++, Debug" scripts/test_preset.sh debug
 step "clang, Release" scripts/test_preset.sh clang
 step "clang, address and undefined-behaviour sanitizers" scripts/test_preset.sh sanitize
+# OpenMP's and oneTBB's own libraries are not compiled with it: their executors are left out.
 step "clang, thread sanitizer" scripts/test_preset.sh sanitize-thread \
-  --tests-regex 'cache|executors|split|soak|allocation'
+  --tests-regex 'cache|split|soak|05_own_executor'
 step "AArch64 under qemu" scripts/test_neon64.sh
 step "fuzzers" scripts/fuzz.sh 60
 

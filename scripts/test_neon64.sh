@@ -8,15 +8,11 @@ set -euo pipefail
 
 say "Lowatt tests for AArch64: installs what is missing, builds into build-neon64/, runs ctest under qemu"
 scripts/setup.sh neon64
-say "Configuring build-neon64/"
-cmake --preset neon64 >"$log" 2>&1 ||
-  { cat "$log" >&2; fail "configuring build-neon64/ failed, see above."; }
+configure_preset neon64
 sed -n 's/^-- Lowatt: without/Left out:/p' "$log"
 build build-neon64 all
 
-export LOWATT_TEST_SAMPLE=${LOWATT_TEST_SAMPLE:-3}
-export LOWATT_TEST_SEED=${LOWATT_TEST_SEED:-$RANDOM}
-say "Sample of the sweeps: LOWATT_TEST_SAMPLE=$LOWATT_TEST_SAMPLE LOWATT_TEST_SEED=$LOWATT_TEST_SEED"
+sample_sweeps 3
 # Every pair of 32768 tokens, to see how much memory that takes: the same on any processor.
 export GTEST_FILTER=-Allocation/*.LongSequenceStaysWithinCacheAndWorkspace
 say "Left out: Allocation/*.LongSequenceStaysWithinCacheAndWorkspace, which an emulator takes too long for"

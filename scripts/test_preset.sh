@@ -12,6 +12,6 @@ shift
 scripts/setup.sh sanitize
 configure_preset "$preset"
 build "build-$preset" all
-sample_sweeps
+sample_sweeps 10
 run_tests "build-$preset" --label-exclude 'structure|docs|nehalem|install|bench' "$@" ||
   fail "some tests of the preset $preset failed, see above."

@@ -396,6 +396,55 @@ TEST(SplitRefusal, Arguments) {
   EXPECT_EQ(outcome({0, 90}, nullptr), "statistic is null; 2 numbers are needed");
   EXPECT_STREQ(lowatt::try_attend_part(q, cache, {0, 90}, nullptr, part.data()).message,
                "statistic is null; 2 numbers are needed");
+  EXPECT_EQ(outcome({0, PTRDIFF_MAX}, statistic.data()),
+            "shard.total_keys is 9223372036854775807; it must not be negative, and fit memory");
+}
+
+// Positions of a shard are those of all sequences.
+TEST(SplitRefusal, SequencesOfDifferentLengths) {
+  test::Inputs in(test::Case{{2, 1, 1, 1, 60, 8, 8}});
+  lowatt::KvCache<lowatt::Softmax> cache({2, 1, 8, 8, 100}, {});
+  cache.append(in.k.view(), in.v.view());
+  lowatt::View<const float> k = in.k.view(), v = in.v.view();
+  k.batch = v.batch = 1;
+  k.tokens = v.tokens = 20;
+  cache.append(0, k, v);
+  std::vector<double> part(24);
+  EXPECT_STREQ(
+      lowatt::try_attend_part(in.q.view(), cache, {0, 80}, nullptr, part.data()).message,
+      "sequence 1 of the cache holds 60 keys and another 80; of a shard all must hold as many");
+}
+
+TEST(SplitRefusal, CachesThatWereNeverMade) {
+  test::Inputs in(test::Case{{1, 1, 1, 1, 9, 8, 8}});
+  lowatt::KvCache<lowatt::Softmax> cache, fork;
+  std::vector<double> part(12);
+  const lowatt::View<const float> q = in.q.view();
+  EXPECT_STREQ(lowatt::try_attend(q, cache, in.out.view()).message,
+               "the cache holds 0 keys; append some first");
+  EXPECT_STREQ(lowatt::try_attend_part(q, cache, {0, 9}, nullptr, part.data()).message,
+               "the cache is empty: it was never made");
+  EXPECT_STREQ(lowatt::try_finish(q, cache, part.data(), in.out.view()).message,
+               "the cache is empty: it was never made");
+  EXPECT_TRUE(cache.try_fork(fork).ok());
+  cache.clear();
+}
+
+TEST(SplitRefusal, MemoryThatOverlaps) {
+  test::Inputs in(test::Case{{1, 1, 1, 1, 9, 8, 8}});
+  const lowatt::View<const float> q = in.q.view(), k = in.k.view(), v = in.v.view();
+  lowatt::KvCache<lowatt::Softmax> cache({1, 1, 8, 8, 9}, {});
+  cache.append(k, v);
+  lowatt::Array<std::byte> workspace(1 << 20);
+  const lowatt::Options options{.workspace = workspace.data(), .workspace_bytes = workspace.size()};
+  auto* part = reinterpret_cast<double*>(workspace.data());
+  EXPECT_STREQ(lowatt::try_attend_part(q, cache, {0, 9}, nullptr, part, options).message,
+               "workspace overlaps part in memory");
+  EXPECT_STREQ(lowatt::try_finish(q, cache, part, in.out.view(), options).message,
+               "workspace overlaps part in memory");
+  EXPECT_STREQ(
+      lowatt::try_attend(q, cache, in.out.view(), {.log_sum_exp = in.out.view().data}).message,
+      "log_sum_exp overlaps out in memory");
 }
 
 }  // namespace

@@ -12,7 +12,7 @@ cd "$work/html"
 expect() {
   grep -qF "$2" "$1" || { echo "$1 does not say: $2" >&2; exit 1; }
 }
-expect classlowatt_1_1KvCache.html "Any number of threads may attend one cache at a time"  # before a class,
+expect classlowatt_1_1KvCache.html "Any number of threads may attend, fork or save one cache at a time"  # before a class,
 expect classlowatt_1_1KvCache.html "cache({.kv_heads = 8"  # an example in it,
 expect structlowatt_1_1Options.html "default: LOWATT_ARCH, else the best"  # behind a member,
 expect structlowatt_1_1Latte.html "Default 1/sqrt(head_dim)"  # behind one, on two lines,

@@ -1,6 +1,7 @@
 // Attention in one call: on a cache, or floats in and floats out.
 #pragma once
 
+#include "call_memory.hpp"
 #include "plan.hpp"
 #include "workspace.hpp"
 
@@ -8,21 +9,13 @@ LOWATT_API_BEGIN
 
 namespace detail {
 
-// What is asked for beside outputs: whether the mechanism has it, and lies apart.
+// Whether the mechanism has what is asked for beside outputs.
 template <class M>
-Status check_row_outputs(const Options& options, View<const float> q, View<float> out) noexcept {
+Status check_row_outputs(const Options& options) noexcept {
   if (options.log_sum_exp != nullptr && !Adapter<M>::has_log_sum_exp)
     return failure(StatusCode::unsupported,
                    "options.log_sum_exp is given; only softmax and LATTE sum exponentials");
-  const auto check = [&]<class T>(const char* name, T* data, Index count) -> Status {
-    if (data == nullptr) return {};
-    const ByteRange<T> range{data, data + count};
-    return first_failure(check_apart(name, range, "q", bytes_of(q)),
-                         check_apart(name, range, "out", bytes_of(out)));
-  };
-  const Index heads = q.batch * q.heads;
-  return first_failure(check("kept", options.kept, heads),
-                       check("log_sum_exp", options.log_sum_exp, heads * q.tokens));
+  return {};
 }
 
 }  // namespace detail
@@ -61,21 +54,15 @@ Status try_attend(View<const float> q, const KvCache<M>& cache, View<float> out,
   detail::Workspace workspace{};
   if (Status status = detail::take_workspace(options, needed, workspace); !status.ok())
     return status;
-  const detail::ByteRange<std::byte> scratch{workspace.data, workspace.data + needed};
-  if (Status status = detail::first_failure(
-          detail::check_apart("out", detail::bytes_of(out), "mask", detail::bytes_of(options.mask)),
-          detail::check_apart("out", detail::bytes_of(out), "mask_bits",
-                              detail::bytes_of(options.mask_bits)),
-          detail::check_apart("out", detail::bytes_of(out), "bias", detail::bytes_of(options.bias)),
-          detail::check_apart("workspace", scratch, "q", detail::bytes_of(q)),
-          detail::check_apart("workspace", scratch, "out", detail::bytes_of(out)),
-          detail::check_apart("workspace", scratch, "mask", detail::bytes_of(options.mask)),
-          detail::check_apart("workspace", scratch, "mask_bits",
-                              detail::bytes_of(options.mask_bits)),
-          detail::check_apart("workspace", scratch, "bias", detail::bytes_of(options.bias)));
+  if (Status status = detail::first_failure(detail::check_row_outputs<M>(options),
+                                            detail::CallMemory()
+                                                .reads("q", q)
+                                                .writes("out", out)
+                                                .uses(options, q)
+                                                .writes("workspace", workspace.data, needed)
+                                                .check());
       !status.ok())
     return status;
-  if (Status status = detail::check_row_outputs<M>(options, q, out); !status.ok()) return status;
   if (options.kept != nullptr)
     for (Index i = 0; i < q.batch * q.heads; ++i) options.kept[i] = 0;
   const RowOutputs outputs{options.kept, options.log_sum_exp};
@@ -96,7 +83,10 @@ Status try_calibrate(Calibration& calibration, const M& mechanism, View<const fl
   if (Status status = detail::check_samples(q, k, v); !status.ok()) return status;
   const Shape shape{k.batch, q.heads, k.heads, q.tokens, k.tokens, k.dim, v.dim};
   if (Status status = Adapter<M>::validate(mechanism, shape); !status.ok()) return status;
-  if (Status status = detail::check_mask(options.visibility(), shape, shape.keys); !status.ok())
+  if (Status status = detail::first_failure(
+          detail::check_mask(options.visibility(), shape, shape.keys),
+          detail::check_score_terms<M>(options.score_terms(), shape, shape.keys));
+      !status.ok())
     return status;
   Calibration made;
   if (Status status = Adapter<M>::calibrate(mechanism, q, k, v, options.visibility(), made);

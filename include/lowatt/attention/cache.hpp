@@ -52,7 +52,8 @@ class KvCache {
     is_paged_ = other.is_paged_;
     sizes_ = static_cast<Array<Index>&&>(other.sizes_);
     saturated_ = static_cast<Array<Saturated>&&>(other.saturated_);
-    other.shape_.batch = other.shape_.capacity = 0;
+    other.shape_ = {.batch = 0};
+    other.is_paged_ = false;
     return *this;
   }
 

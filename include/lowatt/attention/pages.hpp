@@ -47,7 +47,6 @@ class PageTables {
     return header_bytes + extents_.heads * extents_.page_tiles * extents_.tile_bytes;
   }
   // Tiles that the tables have room for, per sequence and head.
-  Index width() const noexcept { return width_; }
   bool is_one_piece() const noexcept { return width_ == extents_.page_tiles; }
 
   // Where the tiles of one sequence and head lie; null where there is no page.
@@ -57,8 +56,8 @@ class PageTables {
 
   // Makes room for so many tiles in the tables. False when memory runs out: nothing has changed.
   bool try_widen(Index tiles) noexcept {
+    if (tiles <= width_) return true;
     const Index wider = round_up(tiles, extents_.page_tiles);
-    if (wider <= width_) return true;
     const Index rows = extents_.sequences * extents_.heads;
     Array<std::byte*> moved(rows * wider);
     if (moved.size() != rows * wider) return false;
@@ -123,12 +122,16 @@ class PageTables {
   bool try_share(PageTables& other) const noexcept {
     PageTables made(extents_, allocator_);
     if (!made.try_widen(width_)) return false;
-    for (Index s = 0; s < extents_.sequences; ++s) share_sequence(s, made, s);
+    for (Index s = 0; s < extents_.sequences; ++s)
+      for (Index p = 0; p * extents_.page_tiles < width_; ++p) {
+        std::byte* const held = page(s, p);
+        if (held == nullptr) continue;
+        __atomic_fetch_add(count_of(held), 1, __ATOMIC_RELAXED);
+        made.set_page(s, p, held);
+      }
     other = static_cast<PageTables&&>(made);
     return true;
   }
-
-  // Makes sequence `to` hold the pages of sequence `from`, in the place of its own.
 
  private:
   Index row(Index sequence, Index head) const noexcept {
@@ -157,15 +160,6 @@ class PageTables {
     if (__atomic_fetch_sub(count_of(page), 1, __ATOMIC_ACQ_REL) == 1)
       allocator_.release(page, page_bytes());
   }
-  void share_sequence(Index from, PageTables& other, Index to) const noexcept {
-    for (Index p = 0; p * extents_.page_tiles < width_; ++p) {
-      std::byte* const held = page(from, p);
-      if (held == nullptr) continue;
-      __atomic_fetch_add(count_of(held), 1, __ATOMIC_RELAXED);
-      other.set_page(to, p, held);
-    }
-  }
-
   void swap(PageTables& other) noexcept {
     const PageExtents extents = extents_;
     const PageAllocatorRef allocator = allocator_;

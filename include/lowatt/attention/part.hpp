@@ -60,6 +60,16 @@ class ShardCall {
 
   Status prepare() noexcept {
     const CacheShape& held = cache_.shape();
+    if (shard_.total_keys < 0 || shard_.total_keys > largest_span)
+      return failure(StatusCode::invalid_argument,
+                     "shard.total_keys is %td; it must not be negative, and fit memory",
+                     shard_.total_keys);
+    for (Index b = 0; b < held.batch; ++b)
+      if (cache_.size(b) != cache_.size())
+        return failure(StatusCode::unsupported,
+                       "sequence %td of the cache holds %td keys and another %td; of a shard all "
+                       "must hold as many",
+                       b, cache_.size(b), cache_.size());
     if (shard_.first_key < 0 || shard_.first_key > shard_.total_keys - cache_.size())
       return failure(StatusCode::invalid_argument,
                      "shard.first_key is %td and the cache holds %td keys; they must lie among "
@@ -76,7 +86,8 @@ class ShardCall {
     Shape shape{held.batch,        q_.heads,      held.kv_heads, q_.tokens,
                 cache_.size() + 1, held.head_dim, held.value_dim};
     if (cache_.size() > 0) shape.keys = cache_.size();
-    if (options_.mask_bits.data != nullptr && shard_.first_key % tile_keys != 0)
+    if (options_.mask_bits.data != nullptr && cache_.size() > 0 &&
+        shard_.first_key % tile_keys != 0)
       return failure(StatusCode::unsupported,
                      "shard.first_key is %td; with mask_bits it must be a multiple of %td",
                      shard_.first_key, tile_keys);
@@ -88,10 +99,16 @@ class ShardCall {
       return status;
     const int workers = options_.executor.workers();
     if (Status status = check_workers(workers); !status.ok()) return status;
-    const Index needed = plan_.workspace_size(workers);
-    if (Status status = take_workspace(options_, needed, workspace_); !status.ok()) return status;
-    const ByteRange<std::byte> scratch{workspace_.data, workspace_.data + needed};
-    return check_apart("workspace", scratch, "q", bytes_of(q_));
+    workspace_bytes_ = plan_.workspace_size(workers);
+    return take_workspace(options_, workspace_bytes_, workspace_);
+  }
+
+  // `step` is what the step at hand reads and writes of its own.
+  Status check_memory(CallMemory step) const noexcept {
+    return step.reads("q", q_)
+        .uses(options_, q_)
+        .writes("workspace", workspace_.data, workspace_bytes_)
+        .check();
   }
 
   void find_statistic(double* statistic) const noexcept {
@@ -151,6 +168,7 @@ class ShardCall {
   Options options_;
   Plan<M> plan_;
   Workspace workspace_{};
+  Index workspace_bytes_ = 0;
 };
 
 inline Status check_numbers(const char* name, const double* numbers, Index count) noexcept {
@@ -169,7 +187,10 @@ Status try_attend_statistic(View<const float> q, const KvCache<M>& cache, const 
   detail::ShardCall<M> call(q, cache, shard, options);
   if (Status status = call.prepare(); !status.ok()) return status;
   const Index count = statistic_size(cache.mechanism(), q);
-  if (Status status = detail::check_numbers("statistic", statistic, count); !status.ok())
+  if (Status status = detail::first_failure(
+          detail::check_numbers("statistic", statistic, count),
+          call.check_memory(detail::CallMemory().writes("statistic", statistic, count)));
+      !status.ok())
     return status;
   if (count > 0) call.find_statistic(statistic);
   return {};
@@ -183,9 +204,13 @@ Status try_attend_part(View<const float> q, const KvCache<M>& cache, const Shard
                        const Options& options = {}) noexcept {
   detail::ShardCall<M> call(q, cache, shard, options);
   if (Status status = call.prepare(); !status.ok()) return status;
+  const Index count = statistic_size(cache.mechanism(), q);
   if (Status status = detail::first_failure(
-          detail::check_numbers("statistic", statistic, statistic_size(cache.mechanism(), q)),
-          detail::check_numbers("part", part, 1));
+          detail::check_numbers("statistic", statistic, count),
+          detail::check_numbers("part", part, 1),
+          call.check_memory(detail::CallMemory()
+                                .reads("statistic", statistic, count)
+                                .writes("part", part, part_size(q, cache.shape().value_dim))));
       !status.ok())
     return status;
   call.find_part(statistic, part);
@@ -200,7 +225,7 @@ Status try_finish(View<const float> q, const KvCache<M>& cache, const double* pa
   const CacheShape& held = cache.shape();
   if (Status status = detail::first_failure(
           detail::check_queries(q, out, held.batch, held.kv_heads, held.head_dim, held.value_dim),
-          detail::check_numbers("part", part, 1), detail::check_row_outputs<M>(options, q, out));
+          detail::check_numbers("part", part, 1), detail::check_row_outputs<M>(options));
       !status.ok())
     return status;
   Options plain = options;  // what rows see is in their parts
@@ -213,6 +238,11 @@ Status try_finish(View<const float> q, const KvCache<M>& cache, const double* pa
   plain.alibi_slopes = nullptr;
   detail::ShardCall<M> call(q, cache, {0, cache.size()}, plain);
   if (Status status = call.prepare(); !status.ok()) return status;
+  if (Status status = call.check_memory(detail::CallMemory()
+                                            .reads("part", part, part_size(q, held.value_dim))
+                                            .writes("out", out));
+      !status.ok())
+    return status;
   if (options.kept != nullptr)
     for (Index i = 0; i < q.batch * q.heads; ++i) options.kept[i] = 0;
   call.finish(part, out);

@@ -148,6 +148,8 @@ inline Status check_keys_values(View<const float> k, View<const float> v) noexce
 }
 
 inline Status check_group(Index query_heads, Index kv_heads) noexcept {
+  if (kv_heads < 1)
+    return failure(StatusCode::invalid_shape, "the cache is empty: it was never made");
   if (query_heads % kv_heads != 0)
     return failure(StatusCode::invalid_shape,
                    "q.heads is %td; it must be a multiple of the %td KV heads", query_heads,

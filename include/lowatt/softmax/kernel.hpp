@@ -12,9 +12,8 @@
 // Layout         pack.hpp, pack_half.hpp, pack_int8.hpp; the same for prefill and decode and at
 //                every level.
 // Accuracy       relative L2 error 2e-5 for scores up to 100, any number of keys, against float64
-// on
-//                the same rounded inputs: see simd/float_tile.hpp for the sums. Queries are scaled
-//                beforehand; int8 scores are exact integers until then.
+//                on the same rounded inputs: see simd/float_tile.hpp for the sums. Queries are
+//                scaled beforehand; int8 scores are exact integers until then.
 // Overflow       int8: the largest sum is that of 127 * 255 over head_dim, which 32 bits hold to
 //                softmax_most_int8_head_dim.
 // Tails          value_dim is padded with zeros when packed; hidden and absent keys get the score
