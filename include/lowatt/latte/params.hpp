@@ -86,17 +86,22 @@ LOWATT_ALWAYS_INLINE double latte_steps_per_logit(float query_scale, float key_s
   return unit > 1 / largest ? 1 / unit : largest;
 }
 
-// Rounded half to even. NaN is the largest step, so that its key survives and the output is NaN.
-LOWATT_ALWAYS_INLINE std::int32_t latte_step(double added, double steps_per_logit) noexcept {
+// NaN is the largest step, so that its key survives and the output is NaN.
+LOWATT_ALWAYS_INLINE double latte_limited_steps(double added, double steps_per_logit) noexcept {
   constexpr double largest = latte_largest_step;
   double steps = added * steps_per_logit;
   steps = steps < -largest ? -largest : steps;
-  steps = steps < largest ? steps : largest;
-  // Adding 1.5 * 2^52 rounds to an integer, which then stands in the lowest bits of the sum.
-  const double shifted = steps + 0x1.8p52;
+  return steps < largest ? steps : largest;
+}
+// Rounded half to even: adding 1.5 * 2^52 does it, and the integer then stands in the lowest bits.
+LOWATT_ALWAYS_INLINE std::int32_t latte_whole_steps(double limited_steps) noexcept {
+  const double shifted = limited_steps + 0x1.8p52;
   std::int64_t bits;
   __builtin_memcpy(&bits, &shifted, sizeof bits);
   return static_cast<std::int32_t>(bits);
+}
+LOWATT_ALWAYS_INLINE std::int32_t latte_step(double added, double steps_per_logit) noexcept {
+  return latte_whole_steps(latte_limited_steps(added, steps_per_logit));
 }
 
 }  // namespace lowatt

@@ -25,28 +25,27 @@ void latte_terms(const BlockArguments& block, Index r, Index t, double* added) n
   const ScoreTerms& terms = block.terms;
   const Index seen = block.visible[r].end - t * tile_keys;
   const Index count = seen < tile_keys ? seen : tile_keys;
-  for (Index j = 0; j < tile_keys; ++j) added[j] = 0;
-  if (terms.bias != nullptr) {
-    const float* bias = terms.bias + r * terms.bias_stride + t * tile_keys;
-    for (Index j = 0; j < count; ++j) added[j] = static_cast<double>(bias[j]);
-  }
-  if (terms.slopes != nullptr) {
-    const auto slope = static_cast<double>(terms.slopes[r * terms.head_step]);
-    const auto own =
-        static_cast<double>(terms.position + (terms.head_step == 0 ? r : 0) - t * tile_keys);
-    for (int j = 0; j < tile_keys; ++j)
-      added[j] -= slope * __builtin_fabs(own - static_cast<double>(j));
-  }
+  const double slope =
+      terms.slopes == nullptr ? 0 : static_cast<double>(terms.slopes[r * terms.head_step]);
+  const auto own =
+      static_cast<double>(terms.position + (terms.head_step == 0 ? r : 0) - t * tile_keys);
+  for (int j = 0; j < tile_keys; ++j)
+    added[j] = -slope * __builtin_fabs(own - static_cast<double>(j));
+  if (terms.bias == nullptr) return;
+  const float* bias = terms.bias + r * terms.bias_stride + t * tile_keys;
+  for (Index j = 0; j < count; ++j) added[j] += static_cast<double>(bias[j]);
 }
 
 // Low scores of those keys with what is added; what belongs to hidden keys means nothing.
 template <class L, class Score>
 void latte_add_steps(const Score* low, const double* added, double steps_per_logit,
                      std::int32_t* scores) noexcept {
+  // In two loops: as one, g++ 12 makes masks of the limits, which takes longer.
+  alignas(64) double steps[tile_keys];
+  for (Index j = 0; j < tile_keys; ++j) steps[j] = latte_limited_steps(added[j], steps_per_logit);
   for (Index j = 0; j < tile_keys; ++j)
-    scores[j] = static_cast<std::int32_t>(
-        static_cast<std::uint32_t>(low[j]) +
-        static_cast<std::uint32_t>(latte_step(added[j], steps_per_logit)));
+    scores[j] = static_cast<std::int32_t>(static_cast<std::uint32_t>(low[j]) +
+                                          static_cast<std::uint32_t>(latte_whole_steps(steps[j])));
 }
 
 // The row statistic: maxima of the scores that the first pass has left, with what is added.
