@@ -18,7 +18,7 @@ step() {
 
 for part in training docs mpi; do scripts/setup.sh "$part" || exit 1; done
 step "g++, Release, run-time choice" scripts/test.sh
-step "static choice" run_tests build --label-regex long
+step "static choice, and encryption at all widths" run_tests build --label-regex long
 step "a few steps of training" scripts/train.sh --smoke
 step "g++, Debug" scripts/test_preset.sh debug
 step "clang, Release" scripts/test_preset.sh clang
