@@ -1,8 +1,9 @@
 // The small TFHE: products of polynomials, encryption, lookups of all messages, noise against
 // formulas, long chains of operations, refusals.
 //
-// LOWATT_TFHE_OPERATIONS is how many operations the chain has, 200 unless given. Widths from 6 on
-// take minutes: ctest runs them under the label long.
+// LOWATT_TEST_SAMPLE=N looks up N percent of the messages and repeats what is random that much
+// less; LOWATT_TFHE_OPERATIONS is how many operations the chain has, 200 unless given. Widths from
+// 6 on take minutes: ctest runs them under the label long.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -28,6 +29,11 @@ using Table = std::vector<std::int64_t>;
 int number_from_environment(const char* name, int otherwise) {
   const char* text = std::getenv(name);
   return text == nullptr ? otherwise : std::stoi(text);
+}
+
+// So many, or as many percent of them as are asked for.
+int sampled(int count) {
+  return std::max(1, count * number_from_environment("LOWATT_TEST_SAMPLE", 100) / 100);
 }
 
 // Keys take seconds to make: one pair per width, shared by the tests.
@@ -181,10 +187,13 @@ TEST_P(TfheWidth, LooksUpAllMessages) {
   if (width <= 4) tables = {&identity, &square, &absolute, &relu, &drawn};
   for (const Table* table : tables) {
     const std::int64_t lowest_result = *std::min_element(table->begin(), table->end());
-    std::vector<fhe::Ciphertext> inputs(table->size()), results(table->size());
-    for (std::size_t i = 0; i < inputs.size(); ++i) {
-      inputs[i] = client.encrypt(lowest + static_cast<std::int64_t>(i));
+    std::vector<std::size_t> entries;
+    for (std::size_t i = 0; i < table->size(); ++i) {
+      if (static_cast<int>(random() % 100) < sampled(100)) entries.push_back(i);
     }
+    std::vector<fhe::Ciphertext> inputs, results(entries.size());
+    for (const std::size_t i : entries)
+      inputs.push_back(client.encrypt(lowest + static_cast<std::int64_t>(i)));
     // Several threads may use a key at once.
     const auto look_up = [&](std::size_t first) {
       for (std::size_t i = first; i < inputs.size(); i += 2) {
@@ -195,7 +204,8 @@ TEST_P(TfheWidth, LooksUpAllMessages) {
     look_up(0);
     other.join();
     for (std::size_t i = 0; i < results.size(); ++i) {
-      ASSERT_EQ(client.decrypt(results[i], lowest_result), (*table)[i]) << "entry " << i;
+      ASSERT_EQ(client.decrypt(results[i], lowest_result), (*table)[entries[i]])
+          << "entry " << entries[i];
     }
   }
 }
@@ -210,7 +220,7 @@ TEST_P(TfheWidth, NoiseIsWhatFormulasSay) {
     fresh.push_back(client.noise(a, 0));
     sums.push_back(client.noise(server.subtract(server.multiply_constant(a, 3), b), 0));
   }
-  for (int i = 0; i < (width <= 4 ? 60 : 20); ++i) {
+  for (int i = 0; i < std::max(20, sampled(width <= 4 ? 60 : 20)); ++i) {
     const auto result = server.lookup(client.encrypt(i % size), 0, table);
     results.push_back(client.noise(result, 1));
     scaled.push_back(client.noise(server.multiply_constant(result, -2), -2));
@@ -233,7 +243,7 @@ TEST_P(TfheWidth, LooksUpAtTheNoiseLimit) {
   for (std::size_t i = 0; i < next.size(); ++i)
     next[i] = static_cast<std::int64_t>((i + 1) % next.size());
   const Table zeros(next.size(), 0);
-  for (int i = 0; i < (width <= 4 ? 16 : 4); ++i) {
+  for (int i = 0; i < sampled(width <= 4 ? 16 : 4); ++i) {
     const auto noisy = server.multiply_constant(server.lookup(client.encrypt(1), 0, zeros), factor);
     const std::int64_t m = i * 5 % size;
     EXPECT_EQ(client.decrypt(server.lookup(server.add_constant(noisy, m), 0, next), 0),
@@ -243,7 +253,7 @@ TEST_P(TfheWidth, LooksUpAtTheNoiseLimit) {
 
 // Random additions, subtractions, scalings and lookups on a few integers, beside plain ones.
 TEST(Tfhe, ChainsOfOperationsDecrypt) {
-  const int operations = number_from_environment("LOWATT_TFHE_OPERATIONS", 200);
+  const int operations = number_from_environment("LOWATT_TFHE_OPERATIONS", sampled(200));
   auto& [client, server] = keys(4);
   constexpr std::int64_t size = 16;
   struct Value {
