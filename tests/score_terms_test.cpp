@@ -113,6 +113,13 @@ TEST_P(ScoreTerms, BiasOfMinusInfinity) {
     x = ++n % 3 == 0 ? 0.5f : -std::numeric_limits<float>::infinity();
   });
   expect_near({.precision = GetParam()}, c, inputs, {.bias = std::as_const(bias).view()});
+  // A row of nothing else leaves all weight to the sink.
+  for (Index j = 0; j < 130; ++j)
+    bias.view().row(0, 0, 4)[j] = -std::numeric_limits<float>::infinity();
+  const float sinks[] = {-2};
+  expect_near({.precision = GetParam()}, c, inputs,
+              {.bias = std::as_const(bias).view(), .sinks = sinks});
+  EXPECT_EQ(inputs.out.view().row(0, 0, 4)[0], 0);
 }
 
 TEST_P(ScoreTerms, ExtremeCapsAndSinks) {

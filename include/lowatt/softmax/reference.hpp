@@ -82,7 +82,9 @@ Status softmax_reference(const Softmax& mechanism, View<const float> q, View<con
           for (Index j = visible.begin; j < visible.end; ++j)
             sum += __builtin_exp(logit(j) - maximum);
           const double sink = __builtin_exp(static_cast<double>(terms.sinks[h]) - maximum);
-          for (double& x : row) x *= sum / (sum + sink);
+          // With biases of -infinity alone the sink has all the weight.
+          const bool all_hidden = maximum == -__builtin_inf();
+          for (double& x : row) x = all_hidden ? 0 : x * (sum / (sum + sink));
         }
         for (Index c = 0; c < v.dim; ++c)
           out.row(b, h, i)[c] = any ? static_cast<Out>(row[c]) : Out{0};
