@@ -9,8 +9,8 @@ packages=(g++ cmake ninja-build ccache libeigen3-dev libxsimd-dev libgtest-dev l
   libcli11-dev nlohmann-json3-dev)
 case ${1-} in
   build) ;;
-  test) packages+=(qemu-user pkgconf libtbb-dev) ;;
-  sanitize) packages+=(clang libclang-rt-14-dev libomp-dev libtbb-dev) ;;
+  test) packages+=(qemu-user pkgconf libtbb-dev libfftw3-dev) ;;
+  sanitize) packages+=(clang libclang-rt-14-dev libomp-dev libtbb-dev libfftw3-dev) ;;
   # libtorch runs with any BLAS, with the reference one at a small part of the speed.
   training)
     packages+=(libtorch-dev libopenblas0-pthread python3-matplotlib)
