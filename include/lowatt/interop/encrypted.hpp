@@ -161,7 +161,7 @@ class EncryptedInteger {
         __builtin_add_overflow(a.interval_.highest, k, &moved.highest))
       moved = out_of_bounds;
     return EncryptedInteger(*a.circuit_, a.scheme().add_constant(a.ciphertext_, k),
-                            a.circuit_->bounded(moved), a.noise_);
+                            a.bounded(moved), a.noise_);
   }
   friend EncryptedInteger operator*(const EncryptedInteger& a, Constant k) {
     ++a.cost().constant_products;
@@ -174,12 +174,12 @@ class EncryptedInteger {
     Noise noise = a.noise_;
     noise.variance *= factor * factor;
     return EncryptedInteger(*a.circuit_, a.scheme().multiply_constant(a.ciphertext_, k),
-                            a.circuit_->bounded(scaled), noise);
+                            a.bounded(scaled), noise);
   }
 
   friend EncryptedInteger abs(const EncryptedInteger& a) {
     ++a.cost().absolutes;
-    return a.circuit_->looked_up(a, [](std::int64_t x) { return x < 0 ? -x : x; });
+    return a.looked_up([](std::int64_t x) { return x < 0 ? -x : x; });
   }
   friend EncryptedInteger relu(const EncryptedInteger& a) {
     ++a.cost().relus;
@@ -196,14 +196,14 @@ class EncryptedInteger {
   template <class F>
   friend EncryptedInteger lookup(const EncryptedInteger& a, const F& f) {
     ++a.cost().functions;
-    return a.circuit_->looked_up(a, f);
+    return a.looked_up(f);
   }
   // The two squares differ by 4ab, so that rounding both down drops the same from both.
   friend EncryptedInteger operator*(const EncryptedInteger& a, const EncryptedInteger& b) {
     ++a.cost().products;
     const auto quarter_square = [](std::int64_t x) { return x * x / 4; };
-    EncryptedInteger result = difference(a.circuit_->looked_up(sum(a, b), quarter_square),
-                                         a.circuit_->looked_up(difference(a, b), quarter_square));
+    EncryptedInteger result =
+        difference(sum(a, b).looked_up(quarter_square), difference(a, b).looked_up(quarter_square));
     const Interval& x = a.interval_;
     const Interval& y = b.interval_;
     const std::int64_t corners[] = {x.lowest * y.lowest, x.lowest * y.highest, x.highest * y.lowest,
@@ -213,7 +213,7 @@ class EncryptedInteger {
       nearer.lowest = corner < nearer.lowest ? corner : nearer.lowest;
       nearer.highest = larger(corner, nearer.highest);
     }
-    result.interval_ = a.circuit_->bounded(nearer);
+    result.interval_ = a.bounded(nearer);
     return result;
   }
 
@@ -228,6 +228,11 @@ class EncryptedInteger {
 
   CircuitCost& cost() const noexcept { return circuit_->cost_; }
   const S& scheme() const noexcept { return *circuit_->scheme_; }
+  Interval bounded(const Interval& interval) const noexcept { return circuit_->bounded(interval); }
+  template <class F>
+  EncryptedInteger looked_up(const F& f) const {
+    return circuit_->looked_up(*this, f);
+  }
 
   static constexpr std::int64_t larger(std::int64_t a, std::int64_t b) noexcept {
     return a > b ? a : b;
@@ -238,16 +243,16 @@ class EncryptedInteger {
     const Interval interval{a.interval_.lowest + b.interval_.lowest,
                             a.interval_.highest + b.interval_.highest};
     return EncryptedInteger(*a.circuit_, a.scheme().add(a.ciphertext_, b.ciphertext_),
-                            a.circuit_->bounded(interval), noise_of_sum(a.noise_, b.noise_));
+                            a.bounded(interval), noise_of_sum(a.noise_, b.noise_));
   }
   static EncryptedInteger difference(const EncryptedInteger& a, const EncryptedInteger& b) {
     const Interval interval{a.interval_.lowest - b.interval_.highest,
                             a.interval_.highest - b.interval_.lowest};
     return EncryptedInteger(*a.circuit_, a.scheme().subtract(a.ciphertext_, b.ciphertext_),
-                            a.circuit_->bounded(interval), noise_of_sum(a.noise_, b.noise_));
+                            a.bounded(interval), noise_of_sum(a.noise_, b.noise_));
   }
   static EncryptedInteger positive_part(const EncryptedInteger& a) {
-    return a.circuit_->looked_up(a, [](std::int64_t x) { return x < 0 ? std::int64_t{0} : x; });
+    return a.looked_up([](std::int64_t x) { return x < 0 ? std::int64_t{0} : x; });
   }
 
   Circuit<S>* circuit_;
