@@ -68,10 +68,8 @@ class Circuit {
                    static_cast<long long>(interval.highest)));
     else if (interval.lowest < -integer_limit || interval.highest > integer_limit)
       fail(failure(StatusCode::out_of_capacity,
-                   "a number of the circuit may be from %lld to %lld; %lld is the limit",
-                   static_cast<long long>(interval.lowest),
-                   static_cast<long long>(interval.highest),
-                   static_cast<long long>(integer_limit)));
+                   "the circuit has numbers of more than %d bits; no lookup has more than %d",
+                   width_of({0, integer_limit}) - 1, widest_lookup));
     else
       return interval;
     return {};
