@@ -14,6 +14,7 @@
 // runs, where the first violation ends all lookups and stays in status().
 #pragma once
 
+#include "../core/arithmetic.hpp"
 #include "circuit.hpp"
 
 LOWATT_API_BEGIN
@@ -258,5 +259,7 @@ class EncryptedInteger {
   Interval interval_;
   Noise noise_;
 };
+
+static_assert(ArithmeticWithProduct<EncryptedInteger<CountingScheme>>);
 
 LOWATT_API_END
