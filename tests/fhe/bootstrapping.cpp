@@ -6,42 +6,21 @@
 namespace lowatt::fhe {
 namespace {
 
-// turned = X^exponent * x modulo X^N + 1, for exponents below 2N.
-void turn(const Torus* x, std::size_t size, std::size_t exponent, Torus* turned) {
+// Calls take(j, coefficient j of X^exponent * x modulo X^N + 1), for exponents below 2N.
+template <class Take>
+void turn(const Torus* x, std::size_t size, std::size_t exponent, Take take) {
   const std::size_t first = exponent % size;
-  const Torus sign = exponent < size ? 1 : ~Torus{0};
-  for (std::size_t j = 0; j < first; ++j) turned[j] = Torus{0} - sign * x[size - first + j];
-  for (std::size_t j = first; j < size; ++j) turned[j] = sign * x[j - first];
-}
-
-// The digits as reals: those of one level, of all coefficients.
-void extract_digits(const Decomposition& decomposition, const Torus* with_offset, std::size_t size,
-                    int level, double* digits) {
-  // A positive integer below 2^52 in the low bits of 2^52 is that much more than 2^52.
-  constexpr double exponent = 0x1p52;
-  const int shift = decomposition.shift(level);
-  const Torus mask = (Torus{1} << decomposition.base_bits()) - 1;
-  const double half_base = exponent + static_cast<double>(mask / 2 + 1);
-  for (std::size_t j = 0; j < size; ++j) {
-    const Torus digit = (with_offset[j] >> shift) & mask;
-    digits[j] = std::bit_cast<double>(digit | std::bit_cast<Torus>(exponent)) - half_base;
-  }
+  const Torus sign = exponent < size ? 0 : ~Torus{0};  // (t ^ sign) - sign is t or -t
+  for (std::size_t j = 0; j < first; ++j) take(j, (x[size - first + j] ^ ~sign) - ~sign);
+  for (std::size_t j = first; j < size; ++j) take(j, (x[j - first] ^ sign) - sign);
 }
 
 }  // namespace
 
 struct BootstrappingKey::Scratch {
   std::vector<Torus> accumulator, difference;  // components polynomials
-  Reals reals;                                 // one polynomial
-  Complexes values, sums;                      // the values of one, and of components polynomials
-
-  void resize(std::size_t components, std::size_t polynomial_size) {
-    accumulator.resize(components * polynomial_size);
-    difference.resize(components * polynomial_size);
-    reals.resize(polynomial_size);
-    values.resize(polynomial_size / 2);
-    sums.resize(components * polynomial_size / 2);
-  }
+  Complexes digits;                            // values of components * levels polynomials
+  Complexes sums;                              // values of components polynomials
 };
 
 BootstrappingKey::BootstrappingKey(const Parameters& parameters, std::span<const Torus> large_key,
@@ -54,12 +33,10 @@ BootstrappingKey::BootstrappingKey(const Parameters& parameters, std::span<const
                     levels = static_cast<std::size_t>(decomposition_.levels());
   rows_.resize(small_key.size() * components_ * levels * components_ * n / 2);
 
-  Reals reals(n);
   Complexes key_values((components_ - 1) * n / 2);
   for (std::size_t c = 0; c + 1 < components_; ++c) {
-    std::transform(&large_key[c * n], &large_key[c * n] + n, reals.begin(),
-                   [](Torus bit) { return static_cast<double>(bit); });
-    transform_.forward(reals.data(), &key_values[c * n / 2]);
+    transform_.forward([&](std::size_t j) { return static_cast<double>(large_key[c * n + j]); },
+                       &key_values[c * n / 2]);
   }
 
   std::vector<Torus> ciphertext(components_ * n), product(n);
@@ -78,44 +55,49 @@ BootstrappingKey::BootstrappingKey(const Parameters& parameters, std::span<const
         }
         ciphertext[component * n] += bit * decomposition_.factor(level);
         for (std::size_t c = 0; c < components_; ++c, values += n / 2) {
-          std::transform(&ciphertext[c * n], &ciphertext[c * n] + n, reals.begin(), to_real);
-          transform_.forward(reals.data(), values);
+          transform_.forward([&](std::size_t j) { return to_real(ciphertext[c * n + j]); }, values);
         }
       }
     }
   }
 }
 
-const Complex* BootstrappingKey::row(std::size_t bit, std::size_t component, int level) const {
-  const std::size_t levels = static_cast<std::size_t>(decomposition_.levels());
-  const std::size_t index =
-      (bit * components_ + component) * levels + static_cast<std::size_t>(level - 1);
-  return &rows_[index * components_ * polynomial_size_ / 2];
-}
-
 void BootstrappingKey::turn_if(std::size_t bit, std::size_t exponent, Scratch& scratch) const {
-  const std::size_t n = polynomial_size_, all = components_ * n;
-  for (std::size_t c = 0; c < components_; ++c) {
-    turn(&scratch.accumulator[c * n], n, exponent, &scratch.difference[c * n]);
-  }
-  for (std::size_t j = 0; j < all; ++j)
-    scratch.difference[j] += decomposition_.offset() - scratch.accumulator[j];
+  const std::size_t n = polynomial_size_, half = n / 2;
+  const std::size_t rows = components_ * static_cast<std::size_t>(decomposition_.levels());
 
-  std::fill(scratch.sums.begin(), scratch.sums.end(), 0.0);
-  for (std::size_t component = 0; component < components_; ++component) {
-    for (int level = 1; level <= decomposition_.levels(); ++level) {
-      extract_digits(decomposition_, &scratch.difference[component * n], n, level,
-                     scratch.reals.data());
-      transform_.forward(scratch.reals.data(), scratch.values.data());
-      const Complex* encrypted = row(bit, component, level);
-      for (std::size_t c = 0; c < components_; ++c) {
-        add_product(scratch.values.data(), encrypted + c * n / 2, n / 2, &scratch.sums[c * n / 2]);
+  Complex* digits = scratch.digits.data();
+  for (std::size_t c = 0; c < components_; ++c) {
+    const Torus* current = &scratch.accumulator[c * n];
+    Torus* difference = &scratch.difference[c * n];
+    const Torus offset = decomposition_.offset();
+    turn(current, n, exponent,
+         [=](std::size_t j, Torus turned) { difference[j] = turned - current[j] + offset; });
+    for (int level = 1; level <= decomposition_.levels(); ++level, digits += half) {
+      const auto digit = decomposition_.real_digit(level);
+      transform_.forward([=](std::size_t j) { return digit(difference[j]); }, digits);
+    }
+  }
+
+  // Block by block, so that sums stay in the first cache.
+  constexpr std::size_t most = 256;
+  const Complex* encrypted = &rows_[bit * rows * components_ * half];
+  for (std::size_t first = 0; first < half; first += most) {
+    const std::size_t count = std::min(most, half - first);
+    for (std::size_t c = 0; c < components_; ++c) {
+      Complex* sums = &scratch.sums[c * half + first];
+      std::fill(sums, sums + count, 0.0);
+      for (std::size_t row = 0; row < rows; ++row) {
+        add_product(&scratch.digits[row * half + first],
+                    encrypted + (row * components_ + c) * half + first, count, sums);
       }
     }
   }
+
   for (std::size_t c = 0; c < components_; ++c) {
-    transform_.backward(&scratch.sums[c * n / 2], scratch.reals.data());
-    add_reals(scratch.reals.data(), n, &scratch.accumulator[c * n]);
+    Torus* accumulator = &scratch.accumulator[c * n];
+    transform_.backward(&scratch.sums[c * half],
+                        [=](std::size_t j, double turns) { accumulator[j] += to_torus(turns); });
   }
 }
 
@@ -123,7 +105,9 @@ void BootstrappingKey::apply(std::span<const SmallTorus> input, std::span<const 
                              std::vector<Torus>& output) const {
   static thread_local Scratch scratch;
   const std::size_t n = polynomial_size_;
-  scratch.resize(components_, n);
+  scratch.difference.resize(components_ * n);
+  scratch.digits.resize(components_ * static_cast<std::size_t>(decomposition_.levels()) * n / 2);
+  scratch.sums.resize(components_ * n / 2);
 
   // Modulus switching: the nearest multiple of 1 / 2N.
   const int shift = 32 - std::countr_zero(2 * n);
@@ -131,9 +115,10 @@ void BootstrappingKey::apply(std::span<const SmallTorus> input, std::span<const 
     return static_cast<std::size_t>((t + (SmallTorus{1} << (shift - 1))) >> shift);
   };
 
-  std::fill(scratch.accumulator.begin(), scratch.accumulator.end(), Torus{0});
+  scratch.accumulator.assign(components_ * n, 0);
+  Torus* body = &scratch.accumulator[(components_ - 1) * n];
   turn(table.data(), n, (2 * n - exponent(input.back())) % (2 * n),
-       &scratch.accumulator[(components_ - 1) * n]);
+       [=](std::size_t j, Torus turned) { body[j] = turned; });
   for (std::size_t bit = 0; bit + 1 < input.size(); ++bit) {
     if (exponent(input[bit]) != 0) turn_if(bit, exponent(input[bit]), scratch);
   }
@@ -145,7 +130,7 @@ void BootstrappingKey::apply(std::span<const SmallTorus> input, std::span<const 
     output[c * n] = mask[0];
     for (std::size_t j = 1; j < n; ++j) output[c * n + j] = Torus{0} - mask[n - j];
   }
-  output.back() = scratch.accumulator[(components_ - 1) * n];
+  output.back() = body[0];
 }
 
 }  // namespace lowatt::fhe

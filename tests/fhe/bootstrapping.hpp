@@ -34,14 +34,12 @@ class BootstrappingKey {
   // accumulator += bit * (X^exponent * accumulator - accumulator), for a bit of the small key.
   void turn_if(std::size_t bit, std::size_t exponent, Scratch& scratch) const;
 
-  // The values of GLWE ciphertexts in turns (torus elements as reals from -1/2 to 1/2): per bit of
-  // the small key (glwe_dimension + 1) * levels rows of glwe_dimension + 1 polynomials.
-  const Complex* row(std::size_t bit, std::size_t component, int level) const;
-
-  std::size_t polynomial_size_,
-      components_;  // glwe_dimension + 1 of these, the last one is the body
+  std::size_t polynomial_size_;
+  std::size_t components_;  // glwe_dimension + 1; the last one is the body
   Decomposition decomposition_;
   Transform transform_;
+  // The values of GLWE ciphertexts in turns (torus elements as reals from -1/2 to 1/2): per bit of
+  // the small key (glwe_dimension + 1) * levels rows of glwe_dimension + 1 polynomials.
   Complexes rows_;
 };
 
