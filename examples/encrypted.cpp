@@ -245,7 +245,9 @@ int run(int argc, char** argv) {
   bool equal = true;
   for (Mechanism& mechanism : mechanisms) {
     plan(mechanism, inputs.shape);
-    if (options.plan || !mechanism.refused.empty()) continue;
+    if (options.plan || !mechanism.refused.empty() ||
+        options.mechanism.value_or(mechanism.key) != mechanism.key)
+      continue;
     run(mechanism, inputs, options.seed, pool);
     equal = equal && mechanism.equal;
   }

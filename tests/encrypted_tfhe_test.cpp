@@ -5,29 +5,21 @@
 
 #include "fhe/keys.hpp"
 #include "fhe/parameters.hpp"
-#include "lowatt/interop/encrypted.hpp"
+#include "support/encrypted_formula.hpp"
 
 namespace {
 
 using lowatt::Circuit;
 using lowatt::fhe::ServerKey;
+using test::formula, test::formula_first, test::formula_second;
 
 static_assert(lowatt::Scheme<ServerKey>);
 static_assert(lowatt::ArithmeticWithProduct<lowatt::EncryptedInteger<ServerKey>>);
 
-template <class A>
-A formula(const A& a, const A& b) {
-  using lowatt::arithmetic::abs, lowatt::arithmetic::relu, lowatt::arithmetic::max,
-      lowatt::arithmetic::lookup;
-  using K = std::int64_t;
-  const A halves = lookup(max(a, b) + K{1}, [](K x) { return x / 2; });
-  return a * b + abs(a - b) - relu(-b) * K{2} + halves;
-}
-
 TEST(EncryptedTfhe, ACircuitIsThatOfIntegers) {
   const lowatt::CountingScheme counting;
   Circuit<lowatt::CountingScheme> plan(counting);
-  plan.output(formula(plan.input({}, {-2, 1}), plan.input({}, {-1, 2})));
+  plan.output(formula(plan.input({}, formula_first), plan.input({}, formula_second)));
   ASSERT_TRUE(plan.status().ok()) << plan.status().message;
   const lowatt::fhe::Parameters* set =
       lowatt::fhe::smallest_set(plan.cost().width, plan.cost().noise);
@@ -38,8 +30,8 @@ TEST(EncryptedTfhe, ACircuitIsThatOfIntegers) {
   for (std::int64_t a = -2; a <= 1; ++a)
     for (std::int64_t b = -1; b <= 2; b += 3) {
       Circuit<ServerKey> circuit(server);
-      const auto result = formula(circuit.input(client.encrypt(a), {-2, 1}),
-                                  circuit.input(client.encrypt(b), {-1, 2}));
+      const auto result = formula(circuit.input(client.encrypt(a), formula_first),
+                                  circuit.input(client.encrypt(b), formula_second));
       EXPECT_EQ(client.decrypt(circuit.output(result), result.interval().lowest), formula(a, b))
           << a << ' ' << b;
       EXPECT_TRUE(circuit.status().ok()) << circuit.status().message;

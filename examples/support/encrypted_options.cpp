@@ -23,6 +23,9 @@ EncryptedOptions parse_encrypted_options(int argc, const char* const* argv) {
   app.add_option("--seed", seed, "of Q, K, V and the keys (0)");
   app.add_option("--threads", options.threads, "threads to use (one per core)")
       ->check(CLI::Range(1, 1024));
+  app.add_option("--mechanism", options.mechanism,
+                 "run this one and plan the others: inhibitor, dot or softmax (all)")
+      ->check(CLI::IsMember({"inhibitor", "dot", "softmax"}));
   app.add_flag("--plan", options.plan, "count operations, lookups and bits; encrypt nothing");
   app.add_flag("--json", options.json, "print one JSON object");
   try {

@@ -17,7 +17,8 @@ struct EncryptedOptions {
   double alpha = 1;  // the Inhibitor's shift, in units of V
   bool is_unsigned = false;
   std::uint64_t seed = 0;
-  int threads = 0;  // 0: one per core
+  int threads = 0;                       // 0: one per core
+  std::optional<std::string> mechanism;  // run this one alone: inhibitor, dot or softmax
   bool plan = false;
   bool json = false;
 };

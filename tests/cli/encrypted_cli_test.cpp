@@ -46,6 +46,15 @@ TEST(EncryptedCli, AttendsOnCiphertexts) {
   }
 }
 
+TEST(EncryptedCli, RunsOneMechanismAlone) {
+  const json found =
+      report({"--tokens", "1", "--dim", "1", "--bits", "2", "--mechanism", "inhibitor"});
+  EXPECT_EQ(found["equal"], true);
+  EXPECT_GT(found["seconds_inhibitor"], 0);
+  EXPECT_EQ(found["seconds_dot"], nullptr);
+  EXPECT_EQ(found["bootstraps_dot"], 5);
+}
+
 TEST(EncryptedCli, RefusesWhatNoParameterSetHolds) {
   const json found = report({"--plan", "--tokens", "128", "--dim", "64"});
   EXPECT_EQ(found["equal"], nullptr);
@@ -88,6 +97,7 @@ TEST(EncryptedCli, RefusesBadOptions) {
   expect_refused({"--bits", "1"}, "--bits: Value 1 not in range");
   expect_refused({"--bits", "9"}, "--bits: Value 9 not in range");
   expect_refused({"--threads", "0"}, "--threads");
+  expect_refused({"--mechanism", "latte"}, "--mechanism");
   expect_refused({"--alpha", "nan"}, "--alpha");
   expect_refused({"--seed", "-1"}, "--seed");
   expect_refused({"--tokens"}, "--tokens");

@@ -1,10 +1,10 @@
 // OpenFHE's BinFHE as a Scheme for encrypted integers (encrypted.hpp).
 //
 //   lbcrypto::BinFHEContext context;
-//   context.GenerateBinFHEContext(lbcrypto::STD128, true, 12);
+//   context.GenerateBinFHEContext(lbcrypto::STD128, false, 12);  // false: the largest messages
 //   const auto secret = context.KeyGen();
 //   context.BTKeyGen(secret);
-//   const lowatt::OpenFheScheme scheme(context, 3, 4);  // widest message here: 3 bits
+//   const lowatt::OpenFheScheme scheme(context, 3, 4);  // 3 bits are what fits here
 //   lowatt::Circuit circuit(scheme);
 //   const auto a = circuit.input(scheme.encrypt(secret, -2), {-3, 3});
 #pragma once
