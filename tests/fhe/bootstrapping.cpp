@@ -1,7 +1,9 @@
 #include "bootstrapping.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
+#include <thread>
 
 namespace lowatt::fhe {
 namespace {
@@ -24,13 +26,13 @@ struct BootstrappingKey::Scratch {
 };
 
 BootstrappingKey::BootstrappingKey(const Parameters& parameters, std::span<const Torus> large_key,
-                                   std::span<const Torus> small_key, Random& random)
+                                   std::span<const Torus> small_key, std::uint64_t seed)
     : polynomial_size_(parameters.polynomial_size),
       components_(parameters.glwe_dimension + 1),
       decomposition_(parameters.bootstrap_base_bits, parameters.bootstrap_levels),
       transform_(polynomial_size_) {
-  const std::size_t n = polynomial_size_,
-                    levels = static_cast<std::size_t>(decomposition_.levels());
+  const std::size_t n = polynomial_size_;
+  const auto levels = static_cast<std::size_t>(decomposition_.levels());
   rows_.resize(small_key.size() * components_ * levels * components_ * n / 2);
 
   Complexes key_values((components_ - 1) * n / 2);
@@ -39,24 +41,40 @@ BootstrappingKey::BootstrappingKey(const Parameters& parameters, std::span<const
                        &key_values[c * n / 2]);
   }
 
+  // Every bit of the small key has its own random numbers, so that any number of threads makes the
+  // same key.
+  const std::size_t bit_size = rows_.size() / small_key.size();
+  std::atomic<std::size_t> next = 0;
+  const auto encrypt_bits = [&] {
+    for (std::size_t bit; (bit = next++) < small_key.size();) {
+      Random random(seed, static_cast<std::uint32_t>(first_bootstrapping_stream + bit));
+      encrypt(small_key[bit], key_values, parameters.glwe_noise, random, &rows_[bit * bit_size]);
+    }
+  };
+  std::vector<std::thread> threads(std::max(1u, std::thread::hardware_concurrency()) - 1);
+  for (std::thread& thread : threads) thread = std::thread(encrypt_bits);
+  encrypt_bits();
+  for (std::thread& thread : threads) thread.join();
+}
+
+void BootstrappingKey::encrypt(Torus bit, const Complexes& key_values, double noise, Random& random,
+                               Complex* values) const {
+  const std::size_t n = polynomial_size_;
   std::vector<Torus> ciphertext(components_ * n), product(n);
-  Complex* values = rows_.data();
-  for (const Torus bit : small_key) {
-    for (std::size_t component = 0; component < components_; ++component) {
-      for (int level = 1; level <= decomposition_.levels(); ++level) {
-        // An encryption of zero, and the bit times the level's factor in one of its components.
-        Torus* body = &ciphertext[(components_ - 1) * n];
-        for (std::size_t j = 0; j < n; ++j) body[j] = random.noise(parameters.glwe_noise);
-        for (std::size_t c = 0; c + 1 < components_; ++c) {
-          Torus* mask = &ciphertext[c * n];
-          for (std::size_t j = 0; j < n; ++j) mask[j] = random.uniform();
-          multiply_by_key(transform_, mask, &key_values[c * n / 2], product.data());
-          for (std::size_t j = 0; j < n; ++j) body[j] += product[j];
-        }
-        ciphertext[component * n] += bit * decomposition_.factor(level);
-        for (std::size_t c = 0; c < components_; ++c, values += n / 2) {
-          transform_.forward([&](std::size_t j) { return to_real(ciphertext[c * n + j]); }, values);
-        }
+  for (std::size_t component = 0; component < components_; ++component) {
+    for (int level = 1; level <= decomposition_.levels(); ++level) {
+      // An encryption of zero, and the bit times the level's factor in one of its components.
+      Torus* body = &ciphertext[(components_ - 1) * n];
+      for (std::size_t j = 0; j < n; ++j) body[j] = random.noise(noise);
+      for (std::size_t c = 0; c + 1 < components_; ++c) {
+        Torus* mask = &ciphertext[c * n];
+        for (std::size_t j = 0; j < n; ++j) mask[j] = random.uniform();
+        multiply_by_key(transform_, mask, &key_values[c * n / 2], product.data());
+        for (std::size_t j = 0; j < n; ++j) body[j] += product[j];
+      }
+      ciphertext[component * n] += bit * decomposition_.factor(level);
+      for (std::size_t c = 0; c < components_; ++c, values += n / 2) {
+        transform_.forward([&](std::size_t j) { return to_real(ciphertext[c * n + j]); }, values);
       }
     }
   }

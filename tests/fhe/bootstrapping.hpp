@@ -19,7 +19,7 @@ namespace lowatt::fhe {
 class BootstrappingKey {
  public:
   BootstrappingKey(const Parameters& parameters, std::span<const Torus> large_key,
-                   std::span<const Torus> small_key, Random& random);
+                   std::span<const Torus> small_key, std::uint64_t seed);
 
   // `table` has polynomial_size entries: the torus element for each phase in [0, 1/2), in steps of
   // 1 / (2 * polynomial_size). `input` ends with its body, as `output` will.
@@ -30,6 +30,10 @@ class BootstrappingKey {
 
  private:
   struct Scratch;
+
+  // Writes the rows of one bit.
+  void encrypt(Torus bit, const Complexes& key_values, double noise, Random& random,
+               Complex* values) const;
 
   // accumulator += bit * (X^exponent * accumulator - accumulator), for a bit of the small key.
   void turn_if(std::size_t bit, std::size_t exponent, Scratch& scratch) const;

@@ -16,10 +16,11 @@ void subtract_product(const SmallTorus* row, SmallTorus factor, std::size_t coun
 }  // namespace
 
 KeySwitchingKey::KeySwitchingKey(const Parameters& parameters, std::span<const Torus> large_key,
-                                 std::span<const Torus> small_key, Random& random)
+                                 std::span<const Torus> small_key, std::uint64_t seed)
     : decomposition_(parameters.key_switch_base_bits, parameters.key_switch_levels),
       row_size_(small_key.size() + 1),
       rows_(large_key.size() * static_cast<std::size_t>(decomposition_.levels()) * row_size_) {
+  Random random(seed, key_switching_stream);
   SmallTorus* row = rows_.data();
   for (const Torus bit : large_key) {
     for (int level = 1; level <= decomposition_.levels(); ++level, row += row_size_) {

@@ -15,7 +15,7 @@ namespace lowatt::fhe {
 class KeySwitchingKey {
  public:
   KeySwitchingKey(const Parameters& parameters, std::span<const Torus> large_key,
-                  std::span<const Torus> small_key, Random& random);
+                  std::span<const Torus> small_key, std::uint64_t seed);
 
   // `input` ends with its body, as `output` will.
   void apply(std::span<const Torus> input, std::vector<SmallTorus>& output) const;

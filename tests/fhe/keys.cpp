@@ -1,5 +1,6 @@
 #include "keys.hpp"
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 
@@ -26,7 +27,7 @@ const Parameters& checked(const Parameters& parameters) {
 ClientKey::ClientKey(const Parameters& parameters, std::uint64_t seed)
     : parameters_(checked(parameters)),
       seed_(seed),
-      random_(seed, 0),
+      random_(seed, client_stream),
       small_key_(random_bits(parameters.lwe_dimension, random_)),
       large_key_(random_bits(parameters.large_dimension(), random_)) {}
 
@@ -64,12 +65,10 @@ double ClientKey::noise(const Ciphertext& ciphertext, std::int64_t message) cons
   return to_real(phase(ciphertext) - encode(message, parameters_.width));
 }
 
-ServerKey::ServerKey(const ClientKey& client) : ServerKey(client, Random(client.seed_, 1)) {}
-
-ServerKey::ServerKey(const ClientKey& client, Random random)
+ServerKey::ServerKey(const ClientKey& client)
     : parameters_(client.parameters_),
-      key_switching_(parameters_, client.large_key_, client.small_key_, random),
-      bootstrapping_(parameters_, client.large_key_, client.small_key_, random) {}
+      key_switching_(parameters_, client.large_key_, client.small_key_, client.seed_),
+      bootstrapping_(parameters_, client.large_key_, client.small_key_, client.seed_) {}
 
 void ServerKey::check(const Ciphertext& ciphertext) const {
   if (ciphertext.elements.size() == parameters_.large_dimension() + 1) return;

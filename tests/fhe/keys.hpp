@@ -52,6 +52,7 @@ class ServerKey {
  public:
   using Ciphertext = fhe::Ciphertext;
 
+  // Uses all cores.
   explicit ServerKey(const ClientKey& client);
 
   int width() const { return parameters_.width; }
@@ -74,7 +75,6 @@ class ServerKey {
   std::size_t bytes() const { return key_switching_.bytes() + bootstrapping_.bytes(); }
 
  private:
-  ServerKey(const ClientKey& client, Random random);
   void check(const Ciphertext& ciphertext) const;
 
   Parameters parameters_;

@@ -1,8 +1,8 @@
 #include "parameters.hpp"
 
 #include <bit>
+#include <sstream>
 #include <stdexcept>
-#include <string>
 
 namespace lowatt::fhe {
 namespace {
@@ -38,8 +38,9 @@ constexpr Parameters sets[] = {
 
 void require(bool good, const char* name, double value, const char* rule) {
   if (good) return;
-  throw std::invalid_argument("TFHE parameter " + std::string(name) + " is " +
-                              std::to_string(value) + " but must be " + rule + ".");
+  std::ostringstream message;
+  message << "TFHE parameter " << name << " is " << value << " but must be " << rule << ".";
+  throw std::invalid_argument(message.str());
 }
 
 }  // namespace
@@ -65,8 +66,6 @@ void check(const Parameters& p) {
   require(p.lwe_dimension > 0, "lwe_dimension", static_cast<double>(p.lwe_dimension), "positive");
   require(p.glwe_dimension > 0, "glwe_dimension", static_cast<double>(p.glwe_dimension),
           "positive");
-  // What half a torus and more of noise means is nothing; 2^-31 is the last bit but one of the
-  // small key's ciphertexts.
   require(p.lwe_noise >= 0 && p.lwe_noise < 0.1, "lwe_noise", p.lwe_noise,
           "at least 0 and below 0.1");
   require(p.glwe_noise >= 0 && p.glwe_noise < 0.1, "glwe_noise", p.glwe_noise,

@@ -19,11 +19,13 @@ inline double to_real(Torus t) {
   return std::ldexp(static_cast<double>(static_cast<std::int64_t>(t)), -64);
 }
 
+// Streams of random numbers of one seed.
+constexpr std::uint32_t client_stream = 0, key_switching_stream = 1, first_bootstrapping_stream = 2;
+
 // The bits of a secret key, and the random numbers of all others. A seeded generator, so that tests
 // can be repeated: whoever knows the seed, or enough of what it made, knows the keys.
 class Random {
  public:
-  // Streams of one seed are independent of each other.
   Random(std::uint64_t seed, std::uint32_t stream) {
     std::seed_seq sequence{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32),
                            stream};
