@@ -9,9 +9,7 @@
 //   const auto a = circuit.input(scheme.encrypt(secret, -2), {-3, 3});
 #pragma once
 
-#include <binfhecontext.h>
-
-#include <vector>
+#include <binfhecontext.h>  // and with it std::vector
 
 #include "circuit.hpp"
 
