@@ -9,13 +9,14 @@ namespace bench {
 
 // The register operations of a kernel's inner loop, without its loads and stores.
 enum class Work {
-  multiply_add,  // fp32 products and sums
-  minimum_dot,   // unsigned byte minimum or saturating difference, then a dot product with bytes
-  minimum_dot2,  // the same with 16-bit values
-  dot,           // exact dot product of unsigned with signed bytes
-  popcount,      // xor, popcount of bytes, sum of bytes
-  absolute_sum,  // fp32 difference, magnitude, sum
-  tile_product   // level amx: 16 x 16 sums, 64 bytes deep; one product counts as one register
+  multiply_add,   // fp32 products and sums
+  minimum_dot,    // unsigned byte minimum or saturating difference, then a dot product with bytes
+  minimum_dot2,   // the same with 16-bit values
+  dot,            // exact dot product of unsigned with signed bytes
+  popcount,       // xor, popcount of bytes, sum of bytes
+  absolute_sum,   // fp32 difference, magnitude, sum
+  inhibited_sum,  // fp32 minimum, maximum, difference, sum
+  tile_product    // level amx: 16 x 16 sums, 64 bytes deep; one product counts as one register
 };
 
 // Nanoseconds that one register's worth of `work` takes at best.

@@ -108,6 +108,14 @@ int ceiling_loop(Work work, long repeats) {
             return as_bits(Float(as_float(s)) +
                            xsimd::abs(Float(as_float(a)) - Float(as_float(b))));
           });
+    case Work::inhibited_sum:
+      return repeat<L>(
+          repeats, Op::zero(), [&](Register s) __attribute__((always_inline)) {
+            hide_value(a);
+            const Float value(as_float(a)), limit(as_float(b));
+            return as_bits(Float(as_float(s)) +
+                           (value - xsimd::max(xsimd::min(value, limit), -limit)));
+          });
     case Work::tile_product:
       return repeat_tile_products<L>(repeats);
   }

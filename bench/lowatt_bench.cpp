@@ -279,7 +279,8 @@ void add_all() {
       "inhibitor/fp32",
       [](const Inputs& in) { return dense_inhibitor(in.dim, lowatt::Precision::fp32); },
       [](Index d) {
-        return std::vector<Bound>{{Work::absolute_sum, 8 * as_double(d)}};
+        return std::vector<Bound>{{Work::absolute_sum, 4 * as_double(d)},
+                                  {Work::inhibited_sum, 4 * as_double(d)}};
       }});
   // Thresholds are calibrated on what is timed.
   const auto add_latte = [&](const std::string& name, int filtered, lowatt::Precision values) {

@@ -31,12 +31,16 @@ const std::vector<std::uint64_t>& causal_bits() {
   return bits;
 }
 
+// ALiBi that leaves a key 256 tokens away a weight of exp(-8).
+constexpr float slope = 8.0f / 256;
+
 template <class M>
 void add(const std::string& name, const M& mechanism) {
-  const struct {
+  struct Call {
     const char* phase;
     lowatt::Options options;
-  } masks[] = {
+  };
+  std::vector<Call> calls = {
       {"full", {}},
       {"causal", {.causal = true}},
       {"window256", {.causal = true, .window_left = window - 1}},
@@ -44,11 +48,13 @@ void add(const std::string& name, const M& mechanism) {
        {.causal = true, .mask = {causal_booleans().data(), 1, 1, tokens, tokens}}},
       {"causal-bits", {.causal = true, .mask_bits = {causal_bits().data(), 1, 1, tokens, words}}},
   };
+  if (lowatt::Adapter<M>::has_score_terms)
+    calls.push_back({"causal-alibi", {.causal = true, .alibi_slopes = &slope}});
   const char* level = lowatt::level_name(lowatt::cpu_level());
-  for (const auto& mask : masks)
+  for (const Call& call : calls)
     benchmark::RegisterBenchmark(
-        name_of(name, level, {mask.phase, 1, tokens, tokens, dim}).c_str(),
-        [=, options = mask.options](benchmark::State& state) mutable {
+        name_of(name, level, {call.phase, 1, tokens, tokens, dim}).c_str(),
+        [=, options = call.options](benchmark::State& state) mutable {
           Inputs inputs(1, tokens, tokens, dim);
           // Calibrated without the mask: the same thetas in every row of the table.
           lowatt::KvCache<M> cache({1, 1, dim, dim, tokens},

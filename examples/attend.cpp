@@ -47,6 +47,10 @@ void run(int argc, char** argv) {
   const std::string report =
       options.json ? support::json_report(options, tensors, *job, middle, comparison)
                    : support::readable_report(options, tensors, *job, middle, comparison);
+  if (options.weights_path) {
+    const support::Tensor weights = job->weights();
+    support::write_npy(*options.weights_path, weights.shape(), weights.data);
+  }
   if (options.out_path) support::write_npy(*options.out_path, job->out.shape(), job->out.data);
   std::cout << report;
 }

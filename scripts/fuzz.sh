@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Usage: scripts/fuzz.sh SECONDS
 # Runs every fuzzer for so long, as many at a time as there are cores, from the seeds in tests/fuzz;
-# prints executions and coverage of each. Fails when one of them finds anything, and keeps it in
-# build-sanitize/.
+# prints executions and coverage of each. Fails when one of them finds anything, an input that takes
+# a minute among it, and keeps it in build-sanitize/.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 seconds=${1:?how many seconds}
@@ -19,7 +19,7 @@ run_fuzzer() {
   local name=$1 seconds=$2 seeds=tests/fuzz/${1%_fuzz} folder=build-sanitize/tests
   [[ -d $seeds ]] || seeds=tests/golden
   mkdir -p "$folder/${name}_corpus"
-  if "$folder/$name" -max_total_time="$seconds" -max_len=4096 -print_final_stats=1 \
+  if "$folder/$name" -max_total_time="$seconds" -max_len=4096 -timeout=60 -print_final_stats=1 \
     -artifact_prefix="$folder/" "$folder/${name}_corpus" "$seeds" >"$folder/$name.log" 2>&1; then
     echo "$name: $(sed -n 's/^stat::number_of_executed_units: *//p' "$folder/$name.log") executions," \
       "$(grep -o 'cov: [0-9]*' "$folder/$name.log" | tail -n 1 | cut -d' ' -f2) edges covered, nothing found"

@@ -18,7 +18,7 @@ step() {
 
 for part in training docs mpi; do scripts/setup.sh "$part" || exit 1; done
 step "g++, Release, run-time choice" scripts/test.sh
-step "static choice" run_tests build --label-regex long
+step "static choice, and encryption at all widths" run_tests build --label-regex long
 step "a few steps of training" scripts/train.sh --smoke
 step "clang, address and undefined-behaviour sanitizers" scripts/test_preset.sh sanitize
 # OpenMP's and oneTBB's own libraries are not compiled with it: their executors are left out.

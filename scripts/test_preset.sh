@@ -13,5 +13,5 @@ scripts/setup.sh sanitize
 configure_preset "$preset"
 build "build-$preset" all
 sample_sweeps 10
-run_tests "build-$preset" --label-exclude 'structure|docs|nehalem|install|bench' "$@" ||
+run_tests "build-$preset" --label-exclude 'structure|docs|nehalem|install|bench|long' "$@" ||
   fail "some tests of the preset $preset failed, see above."

@@ -146,6 +146,26 @@ TEST(LatteThreshold, FloorsAndSaturates) {
   EXPECT_EQ(latte_threshold(1.0, 1e30f, 1e30f, huge, 8), 0);
   EXPECT_EQ(latte_threshold(0.0, 0, 1, 1, 8), 960);  // all scores are equal
   EXPECT_EQ(latte_threshold(0.0, 1e-30f, 1e-30f, 1e-300, 8), 960);
+  EXPECT_EQ(latte_threshold(1e300, 1, 1, 1.0 / 256, 8, 100), 1160);
+}
+
+TEST(LatteSteps, RoundHalfToEvenAndSaturate) {
+  EXPECT_EQ(latte_steps_per_logit(1, 1, 1.0 / 256), 1);
+  EXPECT_EQ(latte_steps_per_logit(0, 1, 1), 1e300);
+  constexpr std::int32_t most = latte_largest_step;
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  const struct {
+    double added, steps_per_logit;
+    std::int32_t expected;
+  } steps[] = {{0.5, 1, 0},           {1.5, 1, 2},
+               {2.5, 1, 2},           {-0.5, 1, 0},
+               {-1.25, 2, -2},        {-1.5, 1, -2},
+               {1e6, 100, 100000000}, {536870911.4, 1, most - 1},
+               {1e300, 1, most},      {-1e300, 1, -most},
+               {infinity, 1, most},   {-infinity, 1e300, -most},
+               {0, 1e300, 0},         {std::nan(""), 1, most}};
+  for (const auto& step : steps)
+    EXPECT_EQ(latte_step(step.added, step.steps_per_logit), step.expected) << step.added;
 }
 
 TEST(BitformerProbabilities, FollowTheFormula) {

@@ -1,5 +1,5 @@
 // What a call may add to softmax's scores: soft cap, bias, ALiBi, sinks, alone and together,
-// against the reference.
+// against the reference. LATTE's: latte_score_terms_test.cpp.
 #include <lowatt/softmax/reference.hpp>
 
 #include "support/float_check.hpp"
@@ -7,6 +7,7 @@
 namespace {
 
 using lowatt::Index;
+using lowatt::Latte;
 using lowatt::Options;
 using lowatt::Precision;
 using lowatt::Softmax;
@@ -144,11 +145,16 @@ TEST(ScoreTermsRefusal, MechanismsAndNumbers) {
   const std::vector<float> numbers(1000, 0.0f);
   const float odd[] = {0, 0, std::numeric_limits<float>::infinity(), 0};
   EXPECT_EQ(message(lowatt::Inhibitor{}, {.bias = {numbers.data(), 2, 4, 3, 5}}),
-            "options.bias is given; only softmax has scores to add to");
-  EXPECT_EQ(message(lowatt::Latte{.theta = 1.0}, {.alibi_slopes = numbers.data()}),
-            "options.alibi_slopes is given; only softmax has scores to add to");
+            "options.bias is given; only softmax and LATTE have scores to add to");
+  EXPECT_EQ(message(lowatt::Inhibitor{}, {.alibi_slopes = numbers.data()}),
+            "options.alibi_slopes is given; only softmax and LATTE have scores to add to");
+  EXPECT_EQ(message(Latte{.theta = 1.0}, {.alibi_slopes = odd}),
+            "alibi_slopes[2] is inf; it must be finite");
+  EXPECT_EQ(message(Latte{.theta = 1.0}, {.bias = {numbers.data(), 2, 4, 3, 6}}),
+            "bias.dim is 6 but the number of keys is 5");
+  EXPECT_EQ(message(Latte{.theta = 1.0}, {.bias = {numbers.data(), 1, 1, 3, 5}}), "");
   EXPECT_EQ(message(lowatt::Bitformer{}, {.sinks = numbers.data()}),
-            "options.sinks is given; only softmax has scores to add to");
+            "options.sinks is given; only softmax and LATTE have scores to add to");
   EXPECT_EQ(message(Softmax{}, {.bias = {numbers.data(), 2, 4, 3, 6}}),
             "bias.dim is 6 but the number of keys is 5");
   EXPECT_EQ(message(Softmax{}, {.bias = {numbers.data(), 2, 3, 3, 5}}),

@@ -135,18 +135,24 @@ class Shards : public testing::Test {
                          value_dim = 24;
   explicit Shards(Index queries_ = 5) : queries(queries_) {
     std::mt19937 random(13);
-    for (Tensor* x : {&q_tensor, &k_tensor, &v_tensor}) x->fill_normal(random);
+    for (Tensor* x : {&q_tensor, &k_tensor, &v_tensor, &bias_tensor}) x->fill_normal(random);
     for (std::uint8_t& byte : booleans) byte = random() % 3 == 0 ? 1 : 0;
     for (Index j = 0; j < keys; ++j) booleans[static_cast<std::size_t>(2 * keys + j)] = 0;
     calibration = lowatt::calibrate(mechanism, view(q_tensor), view(k_tensor), view(v_tensor));
   }
   static lowatt::View<const float> view(Tensor& x) { return x.view(); }
   std::vector<Seen> masks() {
-    return {{"all", {}},
-            {"causal", {.causal = true}},
-            {"window", {.window_left = 60, .window_right = 10}},
-            {"lengths", {.key_lengths = lengths}},
-            {"booleans", {.causal = true, .mask = {booleans.data(), 1, 1, queries, keys}}}};
+    std::vector<Seen> all = {
+        {"all", {}},
+        {"causal", {.causal = true}},
+        {"window", {.window_left = 60, .window_right = 10}},
+        {"lengths", {.key_lengths = lengths}},
+        {"booleans", {.causal = true, .mask = {booleans.data(), 1, 1, queries, keys}}}};
+    if (lowatt::Adapter<Mechanism>::has_score_terms)
+      all.push_back(
+          {"terms",
+           {.causal = true, .bias = view(bias_tensor), .alibi_slopes = slopes, .sinks = sinks}});
+    return all;
   }
   // The caches that hold keys [ends[i - 1], ends[i]).
   std::vector<lowatt::KvCache<Mechanism>> shards(const std::vector<Index>& ends) {
@@ -165,7 +171,8 @@ class Shards : public testing::Test {
 
   Index queries;
   Tensor q_tensor{batch, query_heads, queries, dim}, k_tensor{batch, kv_heads, keys, dim},
-      v_tensor{batch, kv_heads, keys, value_dim};
+      v_tensor{batch, kv_heads, keys, value_dim}, bias_tensor{1, 1, queries, keys};
+  static constexpr float slopes[] = {0, 0.01f, 0.1f, 0.3f}, sinks[] = {-5, 0, 2, 4};
   Tensor out{batch, query_heads, queries, value_dim},
       expected{batch, query_heads, queries, value_dim};
   Index lengths[batch] = {100, 333};

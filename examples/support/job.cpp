@@ -61,6 +61,17 @@ class JobOf final : public Job {
     return seconds_of([&] { lowatt::attend(tensors_.q.view(), cache_, out.view(), options_); });
   }
 
+  Tensor weights() override {
+    const auto &q = tensors_.q, &k = tensors_.k;
+    Tensor weights{q.heads, q.tokens, k.tokens, {}};
+    weights.data.resize(static_cast<std::size_t>(q.heads * q.tokens * k.tokens));
+    lowatt::Options options = options_;
+    options.workspace = nullptr;  // that of run() is for another number of value dims
+    lowatt::attention_weights(cache_.mechanism(), cache_.calibration(), q.view(), k.view(),
+                              tensors_.v.view(), weights.view(), options);
+    return weights;
+  }
+
  private:
   const Tensors& tensors_;
   ThreadPool pool_;

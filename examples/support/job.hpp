@@ -53,6 +53,8 @@ class Job {
   virtual ~Job() = default;
   // Computes the output once, from float queries and packed keys and values. Returns seconds.
   virtual double run() = 0;
+  // How much each key counts for each query, [query heads, queries, keys].
+  virtual Tensor weights() = 0;
 
   Tensor out;
   double pack_seconds = 0;  // calibrating, creating the cache and appending all keys and values

@@ -241,6 +241,8 @@ AttendOptions parse_attend_options(int argc, const char* const* argv) {
   CallParser parser(app, options, "result: float32 .npy, [query heads, queries, value dim]");
   const auto* calibration = app.add_option("--calibration", options.calibration_path,
                                            "file that attend_calibrate wrote: attend with it");
+  app.add_option("--weights", options.weights_path,
+                 "how much each key counts: float32 .npy, [query heads, queries, keys]");
   app.add_option("--arch", options.job.level, "level to run at (the best)");
   app.add_flag("--list-arch", options.list_arch, "print the levels that this CPU runs");
   app.add_option("--threads", options.job.threads, "threads to use (1)")

@@ -32,7 +32,7 @@ struct CallOptions {
 
 struct AttendOptions : CallOptions {
   bool list_arch = false;  // print the levels that this CPU runs and stop
-  std::optional<std::string> calibration_path;
+  std::optional<std::string> calibration_path, weights_path;
   int repeat = 1;
   bool compare = true;
 };

@@ -14,3 +14,4 @@
 #include "attention/saved_cache.hpp"         // IWYU pragma: export
 #include "attention/softmax.hpp"             // IWYU pragma: export
 #include "attention/softmax_gradient.hpp"    // IWYU pragma: export
+#include "attention/weights.hpp"             // IWYU pragma: export

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <lowatt/inhibitor/reference.hpp>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <set>
 
 #include "npy.hpp"
@@ -84,6 +85,28 @@ class AttendCli : public testing::Test {
   const Arguments latte_{"--mechanism", "latte", "--theta", "3"};
   const Arguments bitformer_{"--mechanism", "bitformer"};
 };
+
+// Rows of weights sum up to 1, with thresholds of a calibration too; the Inhibitor's are shares.
+TEST_F(AttendCli, WritesWeights) {
+  const std::string path = folder_ / "weights.npy", calibration = folder_ / "c.json";
+  ASSERT_EQ(run_program(LOWATT_ATTEND_CALIBRATE, latte_ + files() + Arguments{"--out", calibration})
+                .status,
+            0);
+  const Arguments calibrated{"--mechanism", "latte", "--calibration", calibration};
+  for (const Arguments& mechanism : {softmax_, latte_, calibrated, bitformer_, inhibitor_}) {
+    report(mechanism + files() + Arguments{"--causal", "--weights", path});
+    const support::FloatArray weights = support::read_npy(path);
+    EXPECT_EQ(weights.shape, (std::vector<lowatt::Index>{4, 5, 7}));
+    EXPECT_EQ(weights.data[6], 0);  // of a hidden key
+    EXPECT_GT(weights.data[0], 0);
+    const float sum = std::accumulate(weights.data.begin(), weights.data.begin() + 7, 0.0f);
+    if (mechanism != inhibitor_) {
+      EXPECT_NEAR(sum, 1, 1e-3f);
+    }
+    std::filesystem::remove(path);
+  }
+  expect_refused(softmax_ + files() + Arguments{"--weights", folder_ / "none/w.npy"}, "w.npy");
+}
 
 TEST_F(AttendCli, RefusesMissingFiles) {
   expect_refused(softmax_ + files("none.npy"), "none.npy' does not exist");

@@ -130,12 +130,12 @@ lowatt::Status reference(const lowatt::Inhibitor& mechanism, View<const float> q
   return lowatt::inhibitor_reference(mechanism, q, k, v, out, false, &given);
 }
 lowatt::Status reference(lowatt::Latte mechanism, View<const float> q, View<const float> k,
-                         View<const float> v, View<float> out, const Calibration& given, Terms,
-                         Index& kept) {
+                         View<const float> v, View<float> out, const Calibration& given,
+                         Terms terms, Index& kept) {
   if (!given.theta.empty()) mechanism.theta = given.theta[0];
   lowatt::LatteCounts counts{};
   const lowatt::Status status =
-      lowatt::latte_reference(mechanism, q, k, v, out, false, &counts, &given);
+      lowatt::latte_reference(mechanism, q, k, v, out, false, &counts, &given, terms);
   kept += counts.kept;
   return status;
 }
@@ -208,8 +208,8 @@ void run(const M& mechanism, const Bound& bound, const Call& call, Bytes& bytes)
           const float *key = k.view().row(b, g, j), *value = v.view().row(b, g, j);
           keys.insert(keys.end(), key, key + shape.head_dim);
           values.insert(values.end(), value, value + shape.value_dim);
-          bias.push_back(static_cast<float>(lowatt::softmax_score_terms(
-              options.score_terms(), b, h, i, j, shape.queries, shape.keys)));
+          bias.push_back(static_cast<float>(
+              options.score_terms().of_pair(b, h, i, j, shape.queries, shape.keys)));
         }
         for (const float value : values)
           if (std::isfinite(value)) largest = std::max(largest, std::fabs(double{value}));
@@ -309,22 +309,24 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     }
   }
   call.has_huge_numbers = kind >= 5;
-  const bool is_softmax = kind <= 2 || kind == 6;
+  const bool has_terms = kind <= 2 || (kind >= 4 && kind <= 6);
+  // Slopes and biases are such that what they add up to is a float, as the reference is given it:
+  // which keys LATTE keeps depends on every bit.
   float slopes[6], sinks[6];
   for (int h = 0; h < 6; ++h) {
-    slopes[h] = bytes.ConsumeFloatingPointInRange(-0.1f, 0.5f);
+    slopes[h] = static_cast<float>(bytes.ConsumeIntegralInRange(-100, 500)) / 1024;
     sinks[h] = bytes.ConsumeFloatingPointInRange(-20.0f, 20.0f);
   }
-  if (is_softmax && bytes.ConsumeBool()) options.alibi_slopes = slopes;
-  if (is_softmax && bytes.ConsumeBool()) options.sinks = sinks;
+  if (has_terms && bytes.ConsumeBool()) options.alibi_slopes = slopes;
+  if (has_terms && bytes.ConsumeBool()) options.sinks = sinks;
   Row biases;
-  if (is_softmax && bytes.ConsumeBool()) {
+  if (has_terms && bytes.ConsumeBool()) {
     const Index batch = bytes.ConsumeBool() ? call.shape.batch : 1;
     const Index heads = bytes.ConsumeBool() ? call.shape.query_heads : 1;
     std::mt19937 random(bytes.ConsumeIntegral<std::uint16_t>());
     std::normal_distribution<float> normal(0, 3);
     biases.resize(static_cast<std::size_t>(batch * heads * call.shape.queries * call.shape.keys));
-    for (float& x : biases) x = normal(random);
+    for (float& x : biases) x = std::rint(256 * normal(random)) / 256;
     options.bias = {biases.data(), batch, heads, call.shape.queries, call.shape.keys};
   }
 

@@ -83,7 +83,8 @@ Status check_score_terms(const CallScoreTerms& terms, const Shape& shape, Index 
   for (const auto& term : all) {
     if (term.given != nullptr && !Adapter<M>::has_score_terms)
       return failure(StatusCode::unsupported,
-                     "options.%s is given; only softmax has scores to add to", term.name);
+                     "options.%s is given; only softmax and LATTE have scores to add to",
+                     term.name);
     for (Index h = 0; term.per_head != nullptr && h < shape.query_heads; ++h)
       if (!__builtin_isfinite(term.per_head[h]))
         return failure(StatusCode::invalid_argument, "%s[%td] is %g; it must be finite", term.name,

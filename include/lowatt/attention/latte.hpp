@@ -17,7 +17,7 @@ template <>
 struct Adapter<Latte> {
   static constexpr bool heads_share_blocks = false;
   static constexpr bool has_log_sum_exp = true;
-  static constexpr bool has_score_terms = false;
+  static constexpr bool has_score_terms = true;
   static constexpr const char* mechanism_name = "latte";
 
   static const char* layout(const Latte& mechanism) noexcept {
@@ -222,7 +222,7 @@ struct Adapter<Latte> {
     }
     void accumulate(const LatteArguments& arguments) noexcept {
       const BlockArguments& block = arguments.block;
-      is_dense = table.latte_dense.is_worth != nullptr &&
+      is_dense = table.latte_dense.is_worth != nullptr && !block.terms.any() &&
                  latte_may_be_dense(block.rows, block.head_dim, block.value_dim,
                                     arguments.value_precision) &&
                  table.latte_dense.is_worth(arguments);

@@ -45,7 +45,7 @@ struct Options {
   // / 64; kernels read them where they are, without the room in the workspace that bytes take.
   View<const std::uint64_t> mask_bits = {};
 
-  // Softmax alone, which has scores to add to: a bias per query and key [batch, query_heads,
+  // Softmax and LATTE, which have scores to add to: a bias per query and key [batch, query_heads,
   // queries, keys], batch and heads may be 1 for all; ALiBi, a score loses slope * |query - key|
   // [query_heads]; a sink, which has weight but no value [query_heads]. In units of scores.
   View<const float> bias = {};

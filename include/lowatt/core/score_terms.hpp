@@ -19,6 +19,19 @@ struct CallScoreTerms {
     return bias.data != nullptr || slopes != nullptr || sinks != nullptr;
   }
 
+  // What bias and slope add to the score of query i and key j.
+  LOWATT_ALWAYS_INLINE constexpr double of_pair(Index batch, Index head, Index i, Index j,
+                                                Index queries, Index keys) const noexcept {
+    double added = 0;
+    if (bias.data != nullptr)
+      added += static_cast<double>(
+          bias.row(bias.batch > 1 ? batch : 0, bias.heads > 1 ? head : 0, i)[j]);
+    if (slopes != nullptr)
+      added -= static_cast<double>(slopes[head]) *
+               __builtin_fabs(static_cast<double>(i + keys - queries - j));
+    return added;
+  }
+
   // Of a block whose rows are queries of one head from `query` on, or heads from `head` on with one
   // query each. Key 0 of the block's tiles is key first_key of total_keys.
   LOWATT_ALWAYS_INLINE constexpr ScoreTerms of_block(Index batch, Index head, bool by_heads,

@@ -56,6 +56,16 @@ struct ScoreTerms {
   const float* sinks = nullptr;
   Index head_step = 0;
   Index position = 0;  // where query 0 stands among the keys of the tiles
+
+  LOWATT_ALWAYS_INLINE bool any() const noexcept {
+    return bias != nullptr || slopes != nullptr || sinks != nullptr;
+  }
+  // What the sink of row r adds to weights that are relative to 2^maximum.
+  LOWATT_ALWAYS_INLINE double sink_weight(Index r, double maximum) const noexcept {
+    constexpr double log2_e = 0x1.71547652b82fep+0;
+    if (sinks == nullptr) return 0;
+    return __builtin_exp2(log2_e * static_cast<double>(sinks[r * head_step]) - maximum);
+  }
 };
 
 // One block of queries of one head against a range of tiles. The part of a kernel's arguments that

@@ -6,7 +6,8 @@
 //   out_i = sum_j p_ij v_j,  p_ij = softmax over survivors of sq_i * sk * scale * (q8_i . k8_j)
 //
 // In files: workspace.hpp what the phases hand on, scores.hpp the first pass (scores_amx.hpp on
-// tile products), survivors.hpp the second, dense.hpp what takes its place where many survive.
+// tile products), survivors.hpp the second, dense.hpp what takes its place where many survive,
+// score_terms.hpp both where a call adds to scores.
 //
 // Lives on    vpdpbusd: one for 4 dims of 16 pairs in the first pass. Of a survivor, 64 dims of the
 //             key take a load, a vpdpbusd and three instructions of a transposing sum, one of them
@@ -29,6 +30,7 @@
 #pragma once
 
 #include "../core/part.hpp"
+#include "score_terms.hpp"
 #include "scores.hpp"
 #include "survivors.hpp"
 
@@ -57,8 +59,12 @@ void latte_prepare(const LatteArguments& arguments) noexcept {
       const auto high = Op::high_nibbles(Op::add_saturate_u8(biased, rounding));
       Op::store(workspace.query_high + r * stride + c, Op::subtract_u8(high, high_offset));
     }
-    workspace.threshold[r] = static_cast<std::int32_t>(latte_threshold(
-        arguments.theta, query_scale.scale, arguments.key_scale, arguments.scale, block.head_dim));
+    workspace.threshold[r] = static_cast<std::int32_t>(
+        latte_threshold(arguments.theta, query_scale.scale, arguments.key_scale, arguments.scale,
+                        block.head_dim, block.terms.any() ? latte_largest_step : 0));
+    workspace.steps_per_logit[r] =
+        latte_steps_per_logit(query_scale.scale, arguments.key_scale, arguments.scale);
+    workspace.maximum[r] = -__builtin_inf();
     // Differences of dot products are integers: from 1e25 on only the maximum has weight, and no
     // product below leaves the range of float.
     constexpr double log2_e = 1.4426950408889634;
@@ -73,20 +79,20 @@ void latte_prepare(const LatteArguments& arguments) noexcept {
 
 // The row statistic: scores of the tile range, kept for latte_accumulate, and their maximum.
 template <class L>
-void latte_statistic(const LatteArguments& arguments) noexcept {
+void latte_first_pass(const LatteArguments& arguments) noexcept {
   if (arguments.block.head_dim <= latte_most_narrow_head_dim)
     latte_score<L, std::int16_t>(arguments);
   else
     latte_score<L, std::int32_t>(arguments);
 }
-
-// The lowest score with which a key survives in row r. Hidden keys stay below every limit, as do
-// all keys of a row that sees none.
-template <class Score>
-LOWATT_ALWAYS_INLINE Score latte_limit(const LatteWorkspace& workspace, Index r) noexcept {
-  constexpr Index lowest = latte_no_score<Score> + Index{1};
-  const Index limit = Index{workspace.best_low[r]} - workspace.threshold[r];
-  return static_cast<Score>(limit > lowest ? limit : lowest);
+template <class L>
+void latte_statistic(const LatteArguments& arguments) noexcept {
+  latte_first_pass<L>(arguments);
+  if (!arguments.block.terms.any()) return;
+  if (arguments.block.head_dim <= latte_most_narrow_head_dim)
+    latte_find_best_with_terms<L, std::int16_t>(arguments.block);
+  else
+    latte_find_best_with_terms<L, std::int32_t>(arguments.block);
 }
 
 // Adds the survivors of the tile range, whose scores the statistic left in this workspace.
@@ -115,10 +121,13 @@ void latte_add_survivors(const LatteArguments& arguments) noexcept {
 }
 template <class L>
 void latte_accumulate(const LatteArguments& arguments) noexcept {
+  const bool has_terms = arguments.block.terms.any();
   if (arguments.block.head_dim <= latte_most_narrow_head_dim)
-    latte_add_survivors<L, std::int16_t>(arguments);
+    has_terms ? latte_add_survivors_with_terms<L, std::int16_t>(arguments)
+              : latte_add_survivors<L, std::int16_t>(arguments);
   else
-    latte_add_survivors<L, std::int32_t>(arguments);
+    has_terms ? latte_add_survivors_with_terms<L, std::int32_t>(arguments)
+              : latte_add_survivors<L, std::int32_t>(arguments);
 }
 
 // Weighted values over weights.
@@ -129,7 +138,8 @@ void latte_finish(const LatteArguments& arguments) noexcept {
   for (Index r = 0; r < block.rows; ++r) {
     const float* sums = workspace.weighted + r * workspace.value_stride;
     const bool any = workspace.best[r] != LatteWorkspace::no_key;
-    const float inverse = any ? static_cast<float>(1 / workspace.weight_sum[r]) : 0.0f;
+    const double sink = block.terms.sink_weight(r, workspace.maximum[r]);
+    const float inverse = any ? static_cast<float>(1 / (workspace.weight_sum[r] + sink)) : 0.0f;
     float* out = block.out + r * block.out_stride;
     // Weights first: the scale alone over many weights could be denormal.
     for (Index c = 0; c < block.value_dim; ++c)
@@ -159,14 +169,12 @@ void latte_store_part(const LatteArguments& arguments, PartRows<double> part) no
     const bool any = workspace.best[r] != LatteWorkspace::no_key;
     part.weight(r) = any ? workspace.weight_sum[r] : 0.0;
     part.maximum(r) = -__builtin_inf();
-    if (any) {
-      // What the keys' offset of 128 adds to all dot products is taken from the best.
-      std::int64_t query_sum = 0;
-      for (Index c = 0; c < arguments.block.head_dim; ++c)
-        query_sum += workspace.query[r * workspace.query_stride + c];
-      part.maximum(r) = static_cast<double>(workspace.best[r] - 128 * query_sum) *
+    if (any && arguments.block.terms.any())
+      part.maximum(r) = workspace.maximum[r];
+    else if (any)
+      part.maximum(r) = static_cast<double>(workspace.best[r] -
+                                            workspace.dot_offset(r, arguments.block.head_dim)) *
                         static_cast<double>(workspace.unit[r]);
-    }
     const float* sums = workspace.weighted + r * workspace.value_stride;
     for (Index c = 0; c < part.value_dim; ++c)
       part.sums(r)[c] = any ? static_cast<double>(sums[c]) : 0.0;
@@ -177,7 +185,8 @@ void latte_finish_part(const LatteArguments& arguments, PartRows<const double> p
   const BlockArguments& block = arguments.block;
   for (Index r = 0; r < block.rows; ++r) {
     const bool any = block.visible_count(r) > 0;
-    const double inverse = static_cast<double>(arguments.value_scale) / part.weight(r);
+    const double sink = block.terms.sink_weight(r, part.maximum(r));
+    const double inverse = static_cast<double>(arguments.value_scale) / (part.weight(r) + sink);
     float* out = block.out + r * block.out_stride;
     for (Index c = 0; c < block.value_dim; ++c)
       out[c] = any ? static_cast<float>(part.sums(r)[c] * inverse) : 0.0f;

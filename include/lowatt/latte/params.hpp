@@ -49,9 +49,11 @@ LOWATT_API_END
 
 namespace lowatt {
 
-// Distances between low-precision scores (high nibble products) lie within [0, 120 * head_dim].
-LOWATT_ALWAYS_INLINE constexpr Index latte_largest_gap(Index head_dim) noexcept {
-  return 120 * head_dim;
+// Distances between low-precision scores (high nibble products) lie within [0, 120 * head_dim];
+// steps that are added to them, up to largest_step up and down, make that more.
+LOWATT_ALWAYS_INLINE constexpr Index latte_largest_gap(Index head_dim,
+                                                       Index largest_step = 0) noexcept {
+  return 120 * head_dim + 2 * largest_step;
 }
 
 // What a step of a low-precision score stands for, in logits.
@@ -63,13 +65,43 @@ LOWATT_ALWAYS_INLINE double latte_unit(float query_scale, float key_scale, doubl
 // maximum minus its score is at most this. query_scale is the query token's, key_scale the KV
 // head's.
 LOWATT_ALWAYS_INLINE Index latte_threshold(double theta, float query_scale, float key_scale,
-                                           double scale, Index head_dim) noexcept {
-  const Index largest = latte_largest_gap(head_dim);
+                                           double scale, Index head_dim,
+                                           Index largest_step = 0) noexcept {
+  const Index largest = latte_largest_gap(head_dim, largest_step);
   const double unit = latte_unit(query_scale, key_scale, scale);
   if (unit == 0) return largest;  // scores carry nothing to tell keys apart: keep all
   const double gap = theta / unit;
   // The bound is taken first, since the quotient may exceed any integer; truncation is floor here.
   return gap < static_cast<double>(largest) ? static_cast<Index>(gap) : largest;
+}
+
+// What a call adds to a logit, as a whole number of steps of low-precision scores.
+inline constexpr std::int32_t latte_largest_step = 1 << 29;
+
+// Steps of a logit; finite, whatever the unit: where scores carry nothing all keys are kept anyway.
+LOWATT_ALWAYS_INLINE double latte_steps_per_logit(float query_scale, float key_scale,
+                                                  double scale) noexcept {
+  constexpr double largest = 1e300;
+  const double unit = latte_unit(query_scale, key_scale, scale);
+  return unit > 1 / largest ? 1 / unit : largest;
+}
+
+// NaN is the largest step, so that its key survives and the output is NaN.
+LOWATT_ALWAYS_INLINE double latte_limited_steps(double added, double steps_per_logit) noexcept {
+  constexpr double largest = latte_largest_step;
+  double steps = added * steps_per_logit;
+  steps = steps < -largest ? -largest : steps;
+  return steps < largest ? steps : largest;
+}
+// Rounded half to even: adding 1.5 * 2^52 does it, and the integer then stands in the lowest bits.
+LOWATT_ALWAYS_INLINE std::int32_t latte_whole_steps(double limited_steps) noexcept {
+  const double shifted = limited_steps + 0x1.8p52;
+  std::int64_t bits;
+  __builtin_memcpy(&bits, &shifted, sizeof bits);
+  return static_cast<std::int32_t>(bits);
+}
+LOWATT_ALWAYS_INLINE std::int32_t latte_step(double added, double steps_per_logit) noexcept {
+  return latte_whole_steps(latte_limited_steps(added, steps_per_logit));
 }
 
 }  // namespace lowatt

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../core/rows.hpp"
+#include "../core/score_terms.hpp"
 #include "../core/softmax_row.hpp"
 #include "../quant/calibration.hpp"
 #include "../quant/quantized_tensor.hpp"
@@ -31,11 +32,13 @@ inline std::int64_t latte_low_dot(const std::int8_t* query, const std::int8_t* k
 }
 
 // out is float or double; shapes must agree. `counts`, when not null, receives [batch *
-// query_heads]. Largest absolute values of K and V come from `given` where it has them.
+// query_heads]. Largest absolute values of K and V come from `given` where it has them; `terms` are
+// those of the call.
 template <class Out>
 Status latte_reference(const Latte& mechanism, View<const float> q, View<const float> k,
                        View<const float> v, View<Out> out, bool causal = false,
-                       LatteCounts* counts = nullptr, const Calibration* given = nullptr) noexcept {
+                       LatteCounts* counts = nullptr, const Calibration* given = nullptr,
+                       const CallScoreTerms& terms = {}) noexcept {
   const double scale = mechanism.scale.or_else(default_scale(q.dim));
   const Index group = q.heads / k.heads;
   const Array<float> key_absmax =
@@ -68,15 +71,20 @@ Status latte_reference(const Latte& mechanism, View<const float> q, View<const f
         const VisibleRange visible = visible_keys(causal, i, q.tokens, k.tokens);
         pairs.visible += visible.count();
 
+        const auto added = [&](Index j) { return terms.of_pair(b, h, i, j, q.tokens, k.tokens); };
+
         // 1. Scores of the high nibbles, and the best of them.
+        const double steps_per_logit = latte_steps_per_logit(sq, sk, scale);
         std::int64_t best_low = INT64_MIN;
         for (Index j = visible.begin; j < visible.end; ++j) {
-          low[j] = latte_low_dot(query, k8.row(b, g, j), q.dim, mechanism.split);
+          low[j] = latte_low_dot(query, k8.row(b, g, j), q.dim, mechanism.split) +
+                   latte_step(added(j), steps_per_logit);
           best_low = low[j] > best_low ? low[j] : best_low;
         }
 
         // 2. The keys that come close to it; 3. their exact logits.
-        const Index threshold = latte_threshold(mechanism.theta[h], sq, sk, scale, q.dim);
+        const Index threshold = latte_threshold(mechanism.theta[h], sq, sk, scale, q.dim,
+                                                terms.any() ? latte_largest_step : 0);
         const auto survives = [&](Index j) { return best_low - low[j] <= threshold; };
         double best_logit = -__builtin_inf();
         for (Index j = visible.begin; j < visible.end; ++j) {
@@ -84,23 +92,29 @@ Status latte_reference(const Latte& mechanism, View<const float> q, View<const f
           ++pairs.kept;
           const std::int64_t dot = latte_dot(query, k8.row(b, g, j), q.dim);
           logits[j] =
-              static_cast<double>(sq) * static_cast<double>(sk) * scale * static_cast<double>(dot);
+              static_cast<double>(sq) * static_cast<double>(sk) * scale * static_cast<double>(dot) +
+              added(j);
           best_logit = logits[j] > best_logit ? logits[j] : best_logit;
         }
 
-        // Softmax over the survivors.
+        // Softmax over the survivors, and the sink. As long as all logits are -infinity, any finite
+        // number does in the maximum's place.
+        const double subtracted = best_logit > -__builtin_inf() ? best_logit : 0;
+        const bool any = visible.count() > 0;
         double total = 0;
+        if (terms.sinks != nullptr)
+          total = __builtin_exp(static_cast<double>(terms.sinks[h]) - best_logit);
         for (double& sum : row) sum = 0;
         for (Index j = visible.begin; j < visible.end; ++j) {
           if (!survives(j)) continue;
-          const double weight = __builtin_exp(logits[j] - best_logit);
+          const double weight = __builtin_exp(logits[j] - subtracted);
           total += weight;
           for (Index c = 0; c < v.dim; ++c)
             row[c] += weight * (has_float_values ? static_cast<double>(v.row(b, g, j)[c])
                                                  : static_cast<double>(v8.row(b, g, j)[c]));
         }
         for (Index c = 0; c < v.dim; ++c)
-          out.row(b, h, i)[c] = total > 0 ? static_cast<Out>(row[c] / total * sv) : Out{0};
+          out.row(b, h, i)[c] = any ? static_cast<Out>(row[c] / total * sv) : Out{0};
       }
       if (counts != nullptr) counts[b * q.heads + h] = pairs;
     }

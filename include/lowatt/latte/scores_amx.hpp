@@ -106,7 +106,7 @@ void latte_tile_statistic(const LatteArguments& arguments) noexcept {
 }
 
 template <>
-inline void latte_statistic<arch::amx>(const LatteArguments& arguments) noexcept {
+inline void latte_first_pass<arch::amx>(const LatteArguments& arguments) noexcept {
   const BlockArguments& block = arguments.block;
   if (block.head_dim > latte_most_narrow_head_dim)
     latte_score<arch::amx, std::int32_t>(arguments);

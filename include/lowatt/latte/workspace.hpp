@@ -75,11 +75,17 @@ struct LatteWorkspace {
   float* weighted = nullptr;     // [rows][value_stride], sum of weight * v8
   std::int64_t* kept = nullptr;  // [rows], surviving keys
 
+  // Where the call adds to scores: what a logit is in steps of low scores, and the maximum of
+  // logits to base 2, in the place of that of the dot products.
+  double* steps_per_logit = nullptr;  // [rows]
+  double* maximum = nullptr;          // [rows]
+
   // One batch of survivors.
   LatteSegment* segments = nullptr;   // [rows + 1]
   const std::byte** found = nullptr;  // where they lie
   std::int32_t* dots = nullptr;       // dot products
   float* weights = nullptr;
+  double* logits = nullptr;              // where the call adds to scores
   std::uint8_t* weight_bytes = nullptr;  // [latte_most_weight_bytes][latte_largest_batch]
 
   // At level amx: the nibbles of one tile as bytes, [query_stride/4][64 keys][4], and its scores.
@@ -108,10 +114,13 @@ struct LatteWorkspace {
     weight_sum = cutter.take<double>(rows);
     weighted = cutter.take<float>(rows * value_stride);
     kept = cutter.take<std::int64_t>(rows);
+    steps_per_logit = cutter.take<double>(rows);
+    maximum = cutter.take<double>(rows);
     segments = cutter.take<LatteSegment>(rows + 1);
     found = cutter.take<const std::byte*>(batch + latte_batch_padding);
     dots = cutter.take<std::int32_t>(batch);
     weights = cutter.take<float>(batch);
+    logits = cutter.take<double>(batch);
     weight_bytes = cutter.take<std::uint8_t>(latte_most_weight_bytes * batch);
     low = scores != nullptr ? scores : cutter.take<std::byte>(rows * low_stride * score_bytes);
     expanded = cutter.take<std::byte>(query_stride * tile_keys);
@@ -122,10 +131,26 @@ struct LatteWorkspace {
       : LatteWorkspace(block.workspace, block.rows, block.head_dim, block.value_dim,
                        block.tile_end - block.tile_begin, block.scores) {}
 
+  // What the keys' offset of 128 adds to the dot products of row r.
+  LOWATT_ALWAYS_INLINE std::int64_t dot_offset(Index r, Index head_dim) const noexcept {
+    std::int64_t sum = 0;
+    for (Index c = 0; c < head_dim; ++c) sum += query[r * query_stride + c];
+    return 128 * sum;
+  }
+
   template <class Score>
   LOWATT_ALWAYS_INLINE Score* low_row(Index r) const noexcept {
     return reinterpret_cast<Score*>(low) + r * low_stride;
   }
 };
+
+// The lowest score with which a key survives in row r. Hidden keys stay below every limit, as do
+// all keys of a row that sees none.
+template <class Score>
+LOWATT_ALWAYS_INLINE Score latte_limit(const LatteWorkspace& workspace, Index r) noexcept {
+  constexpr Index lowest = latte_no_score<Score> + Index{1};
+  const Index limit = Index{workspace.best_low[r]} - workspace.threshold[r];
+  return static_cast<Score>(limit > lowest ? limit : lowest);
+}
 
 }  // namespace lowatt

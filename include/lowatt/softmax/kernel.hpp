@@ -325,7 +325,7 @@ void softmax_finish(const SoftmaxArguments& arguments) noexcept {
     for (Index i = 0; i < SoftmaxSums::weight_columns; ++i)
       weights += total[workspace.layout.value_stride + i];
     const double maximum = static_cast<double>(workspace.sums.maximum[r]);
-    const double inverse = unit / (weights + softmax_sink_weight(block.terms, r, maximum));
+    const double inverse = unit / (weights + block.terms.sink_weight(r, maximum));
     const bool any = block.visible_count(r) > 0;
     float* out = block.out + r * block.out_stride;
     for (Index c = 0; c < block.value_dim; ++c)
@@ -355,7 +355,7 @@ void softmax_finish_part(const SoftmaxArguments& arguments, PartRows<const doubl
   const double unit =
       std::is_same_v<Storage, SoftmaxInt8> ? static_cast<double>(arguments.value_scale) : 1.0;
   for (Index r = 0; r < block.rows; ++r) {
-    const double sink = softmax_sink_weight(block.terms, r, part.maximum(r));
+    const double sink = block.terms.sink_weight(r, part.maximum(r));
     const double inverse = unit / (part.weight(r) + sink);
     const bool any = block.visible_count(r) > 0;
     float* out = block.out + r * block.out_stride;

@@ -35,19 +35,6 @@ inline Array<double> softmax_inputs(Precision precision, View<const float> x, In
   return rows;
 }
 
-// What a call adds to the score of query i and key j.
-inline double softmax_score_terms(const CallScoreTerms& terms, Index b, Index h, Index i, Index j,
-                                  Index queries, Index keys) noexcept {
-  double added = 0;
-  const auto& bias = terms.bias;
-  if (bias.data != nullptr)
-    added += static_cast<double>(bias.row(bias.batch > 1 ? b : 0, bias.heads > 1 ? h : 0, i)[j]);
-  if (terms.slopes != nullptr)
-    added -= static_cast<double>(terms.slopes[h]) *
-             __builtin_fabs(static_cast<double>(i + keys - queries - j));
-  return added;
-}
-
 // In double, on inputs as the mechanism's precision has them: rounded to bf16 or (K and V) to half
 // precision, or quantised to int8 with scales per query token and per KV head. out is float or
 // double. Shapes must agree; precision is one that softmax has. Largest absolute values of K and V
@@ -85,7 +72,7 @@ Status softmax_reference(const Softmax& mechanism, View<const float> q, View<con
           double score =
               steps.scaled(dot_product(queries.data() + i * q.dim, keys.data() + j * q.dim, q.dim));
           if (cap.given) score = cap.value * __builtin_tanh(score / cap.value);
-          return score + softmax_score_terms(terms, b, h, i, j, q.tokens, k.tokens);
+          return score + terms.of_pair(b, h, i, j, q.tokens, k.tokens);
         };
         if (any) softmax_row(logit, values.data(), v.dim, visible, steps, row.data());
         if (any && terms.sinks != nullptr) {

@@ -3,11 +3,10 @@
 //
 //   s = cap * tanh(s / cap),   then   s = s + bias - slope * |query - key|
 //
-// and what a sink adds to the sum of weights. Scores are logarithms to base 2 here.
+// Scores are logarithms to base 2 here.
 //
 // Lives on     vector instructions: about thirty for sixteen capped scores, two for a bias. At
-// level
-//              amx such calls take the way of the levels below.
+//              level amx such calls take the way of the levels below.
 // Tails        biases are read for visible keys of a tile and those before them, never past the
 //              last key that a row sees.
 #pragma once
@@ -69,14 +68,6 @@ void softmax_change_scores(const SoftmaxArguments& arguments, Index t, float* sc
         row[j] -= slope * static_cast<float>(j < own ? own - j : j - own);
     }
   }
-}
-
-// What the sink of row r adds to weights that are relative to 2^maximum.
-LOWATT_ALWAYS_INLINE double softmax_sink_weight(const ScoreTerms& terms, Index r,
-                                                double maximum) noexcept {
-  constexpr double log2_e = 0x1.71547652b82fep+0;
-  if (terms.sinks == nullptr) return 0;
-  return __builtin_exp2(log2_e * static_cast<double>(terms.sinks[r * terms.head_step]) - maximum);
 }
 
 }  // namespace lowatt
