@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "encrypted_options.hpp"
 #include "file.hpp"
 #include "options.hpp"
 
@@ -17,12 +18,14 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   std::vector<const char*> arguments{"attend"};
   for (const std::string& line : lines) arguments.push_back(line.c_str());
   const int count = static_cast<int>(arguments.size());
-  for (const bool calibrates : {false, true}) try {
-      if (calibrates)
-        support::parse_calibrate_options(count, arguments.data());
-      else
-        support::parse_attend_options(count, arguments.data());
+  const auto parse = [&](const auto& options_of) {
+    try {
+      options_of(count, arguments.data());
     } catch (const support::InputError&) {
     }
+  };
+  parse(support::parse_attend_options);
+  parse(support::parse_calibrate_options);
+  parse(support::parse_encrypted_options);
   return 0;
 }

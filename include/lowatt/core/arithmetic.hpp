@@ -11,7 +11,9 @@
 //   abs(a)           |a|
 //   relu(a)          max(a, 0); a floating NaN stays NaN
 //   max(a, b)
-//   lookup(a, f)     f(a) for a function f of plain numbers; a table where A is encrypted
+//   lookup(a, f)     f(a) for a function f of plain numbers; a table where A is encrypted, so that
+//   f
+//                    is asked for numbers that a might be but never is
 // and an ArithmeticWithProduct, which dot products need and the Inhibitor does not, when it also
 // has
 //   a * b

@@ -1,4 +1,5 @@
-// One row of softmax attention on any ArithmeticWithProduct: what the plain references share.
+// One row of dot-product attention on any ArithmeticWithProduct, with softmax (what the plain
+// references share) and without.
 #pragma once
 
 #include "arithmetic.hpp"
@@ -33,7 +34,8 @@ struct SoftmaxSteps {
 
 // out[k] = inverse(sum_j w_j) * sum_j w_j v_jk, w_j = weight(logit(j) - max logit). Values are
 // [keys][value_dim]; at least one key is visible. The functions of one number are the caller's, as
-// members of `steps`, since fixed-point and encrypted numbers have their own.
+// members of `steps`, since fixed-point and encrypted numbers have their own. logit(j) is asked for
+// twice: where it is dear, give a function that remembers.
 template <ArithmeticWithProduct A, class Logit, class Steps>
 void softmax_row(const Logit& logit, const A* values, Index value_dim, VisibleRange visible,
                  const Steps& steps, A* out) {
@@ -60,6 +62,21 @@ void dot_product_attention_row(const A* query, const A* keys, const A* values, I
     return steps.scaled(dot_product(query, keys + j * head_dim, head_dim));
   };
   softmax_row(logit, values, value_dim, visible, steps, out);
+}
+
+// Without softmax: out[k] = sum_j scaled(q . k_j) * v_jk. Scores weigh values as they are, with
+// either sign; of `steps` only scaled() is asked for.
+template <ArithmeticWithProduct A, class Steps>
+void scaled_product_attention_row(const A* query, const A* keys, const A* values, Index head_dim,
+                                  Index value_dim, VisibleRange visible, const Steps& steps,
+                                  A* out) {
+  for (Index j = visible.begin; j < visible.end; ++j) {
+    const A score = steps.scaled(dot_product(query, keys + j * head_dim, head_dim));
+    for (Index k = 0; k < value_dim; ++k) {
+      const A weighted = score * values[j * value_dim + k];
+      out[k] = j == visible.begin ? weighted : out[k] + weighted;
+    }
+  }
 }
 
 LOWATT_API_END

@@ -18,13 +18,13 @@ A l1_distance(const A* a, const A* b, Index n) {
   return sum;
 }
 
-// What is left of `value` at `score` >= 0. Signed: both signs shrink towards 0; of the two
-// differences at most one is not 0.
+// What is left of `value` at `score` >= 0. Signed: both signs shrink towards 0. Of the two terms at
+// most one is not 0: since score >= 0, a value of the other sign is below it.
 template <Arithmetic A>
 A inhibited(const A& value, const A& score, bool is_signed) {
   using arithmetic::relu;
   if (!is_signed) return relu(value - score);
-  return relu(relu(value) - score) - relu(relu(-value) - score);
+  return relu(value - score) - relu(-value - score);
 }
 
 // One row: out[k] = sum_j inhibited(v_jk, shifted(D_j)), D_j the distance between query and key j,
