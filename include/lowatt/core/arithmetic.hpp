@@ -11,9 +11,8 @@
 //   abs(a)           |a|
 //   relu(a)          max(a, 0); a floating NaN stays NaN
 //   max(a, b)
-//   lookup(a, f)     f(a) for a function f of plain numbers; a table where A is encrypted, so that
-//   f
-//                    is asked for numbers that a might be but never is
+//   lookup(a, f)     f(a) for a function f of plain numbers. Where A is encrypted this is a table:
+//                    f is also asked for numbers that a might have been
 // and an ArithmeticWithProduct, which dot products need and the Inhibitor does not, when it also
 // has
 //   a * b
