@@ -77,14 +77,15 @@ Status softmax_reference(const Softmax& mechanism, View<const float> q, View<con
         if (any) softmax_row(logit, values.data(), v.dim, visible, steps, row.data());
         if (any && terms.sinks != nullptr) {
           double maximum = -__builtin_inf(), sum = 0;
-          for (Index j = visible.begin; j < visible.end; ++j)
+          bool has_weight = false;  // else biases of -infinity leave all weight to the sink
+          for (Index j = visible.begin; j < visible.end; ++j) {
             maximum = logit(j) > maximum ? logit(j) : maximum;
+            has_weight = has_weight || logit(j) != -__builtin_inf();
+          }
           for (Index j = visible.begin; j < visible.end; ++j)
             sum += __builtin_exp(logit(j) - maximum);
           const double sink = __builtin_exp(static_cast<double>(terms.sinks[h]) - maximum);
-          // With biases of -infinity alone the sink has all the weight.
-          const bool all_hidden = maximum == -__builtin_inf();
-          for (double& x : row) x = all_hidden ? 0 : x * (sum / (sum + sink));
+          for (double& x : row) x = has_weight ? x * (sum / (sum + sink)) : 0;
         }
         for (Index c = 0; c < v.dim; ++c)
           out.row(b, h, i)[c] = any ? static_cast<Out>(row[c]) : Out{0};
