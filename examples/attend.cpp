@@ -4,6 +4,7 @@
 // Exit status: 0, or 2 with one line on stderr and no output file when options or
 // input are wrong.
 #include <cmath>
+#include <filesystem>
 #include <iostream>
 #include <optional>
 
@@ -51,7 +52,12 @@ void run(int argc, char** argv) {
     const support::Tensor weights = job->weights();
     support::write_npy(*options.weights_path, weights.shape(), weights.data);
   }
-  if (options.out_path) support::write_npy(*options.out_path, job->out.shape(), job->out.data);
+  try {
+    if (options.out_path) support::write_npy(*options.out_path, job->out.shape(), job->out.data);
+  } catch (...) {  // both files or none
+    if (options.weights_path) std::filesystem::remove(*options.weights_path);
+    throw;
+  }
   std::cout << report;
 }
 

@@ -89,6 +89,7 @@ struct Mechanism {
   const char* key;   // in the JSON report
   const char* name;  // for people
   lowatt::CircuitCost cost = {};
+  bool planned = false;      // else width and noise are not known
   std::string refused = {};  // why it cannot run
   const lowatt::fhe::Parameters* parameters = nullptr;
   bool ran = false, equal = false;
@@ -110,6 +111,7 @@ void plan(Mechanism& mechanism, const support::EncryptedShape& shape) {
     mechanism.refused = row.status.message;
     return;
   }
+  mechanism.planned = true;
   mechanism.parameters = lowatt::fhe::smallest_set(row.cost.width, row.cost.noise);
   if (mechanism.parameters != nullptr) return;
   const auto& widest = lowatt::fhe::parameter_sets().back();
@@ -177,12 +179,16 @@ nlohmann::json json_report(const support::EncryptedOptions& options,
     };
     set("operations", m.cost.operations());
     set("bootstraps", m.cost.bootstraps());
-    set("width", m.cost.width);
-    set("noise", m.cost.noise);
+    set("width", nullptr);
+    set("noise", nullptr);
     set("parameters", nullptr);
     set("refused", nullptr);
     set("seconds", nullptr);
     set("seconds_per_bootstrap", nullptr);
+    if (m.planned) {
+      set("width", m.cost.width);
+      set("noise", m.cost.noise);
+    }
     if (!m.refused.empty()) set("refused", m.refused);
     if (m.parameters != nullptr) set("parameters", m.parameters->name);
     if (!m.ran) continue;
@@ -213,7 +219,10 @@ void print_table(const support::EncryptedOptions& options,
   std::printf("%-18s %5s %7s  %-30s %9s %10s  %s\n", "mechanism", "bits", "noise", "parameter set",
               "seconds", "bootstrap", "result");
   for (const Mechanism& m : mechanisms) {
-    std::printf("%-18s %5d %7.4g  ", m.name, m.cost.width, m.cost.noise);
+    if (m.planned)
+      std::printf("%-18s %5d %7.4g  ", m.name, m.cost.width, m.cost.noise);
+    else
+      std::printf("%-18s %4d+ %7s  ", m.name, lowatt::widest_lookup + 1, "");
     if (!m.refused.empty())
       std::printf("refused: %s\n", m.refused.c_str());
     else if (!m.ran)

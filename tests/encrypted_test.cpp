@@ -2,6 +2,7 @@
 // what attention costs, as formulas of the numbers of tokens and channels (docs/encrypted.md).
 #include <gtest/gtest.h>
 
+#include <map>
 #include <random>
 #include <string>
 #include <vector>
@@ -192,7 +193,32 @@ TEST(Encrypted, NoiseAddsAsVariancesOnlyWhereNothingIsShared) {
   EXPECT_EQ((a + c - b).noise(), 3 + 2 * std::sqrt(2.0));  // b lies between: it might be shared
   EXPECT_EQ(relu(a + a).noise(), 1);
   EXPECT_EQ((relu(a + a) + a).noise(), 2);
+
+  // The same lookup twice is the same ciphertext, however its input came about.
+  EXPECT_EQ((relu(a + b) + relu(b + a)).noise(), 4);
+  EXPECT_EQ((relu(a + b) + relu(a + (b - c) + c + std::int64_t{0})).noise(), 4);
+  EXPECT_EQ((relu(a - b) + relu(-b + a)).noise(), 4);
+  EXPECT_EQ((relu(a * std::int64_t{2}) + relu(a + a)).noise(), 4);
+  // Other tables and constants leave noise in common; other combinations do not.
+  EXPECT_EQ((relu(a + b) + abs(a + b)).noise(), 4);
+  EXPECT_EQ((relu(c + std::int64_t{1}) + relu(c + std::int64_t{2})).noise(), 4);
+  EXPECT_EQ((relu(a - c) + relu(c - a)).noise(), 2);
 }
+
+TEST(Encrypted, NumbersOfTwoCircuitsAreRefused) {
+  const PlainScheme scheme(8);
+  Circuit<PlainScheme> one(scheme), other(scheme);
+  const Number a = one.input(scheme.encrypt(1), {0, 3}), b = other.input(scheme.encrypt(2), {0, 3});
+  a - b;
+  EXPECT_STREQ(one.status().message, "two numbers are of different circuits");
+}
+
+// Real numbers need steps of their own: they do not compile instead of being cut to integers.
+template <class A>
+concept HasRealFactors = requires(const A& a) {
+  a * 0.5;
+};
+static_assert(!HasRealFactors<Number> && HasRealFactors<double>);
 
 TEST(Encrypted, TooNarrowASchemeIsRefusedBeforeAndWhileACircuitRuns) {
   const auto circuit_of = [](auto& circuit, const auto& x, const auto& y) {
@@ -249,7 +275,7 @@ TEST(Encrypted, RangesWithoutEndAreRefused) {
             }),
             "no integer lies in the range 1 to 0");
   const std::string far =
-      "the circuit has numbers of more than 30 bits; no lookup has more than 24";
+      "the circuit has numbers of more than 30 bits; no lookup has more than 16";
   const std::int64_t large = std::int64_t{1} << 62;
   EXPECT_EQ(message([&](auto& circuit) { circuit.input({}, {0, large}); }), far);
   EXPECT_EQ(message([&](auto& circuit) { circuit.input({}, {1, 2}) * large; }), far);
@@ -258,7 +284,7 @@ TEST(Encrypted, RangesWithoutEndAreRefused) {
   EXPECT_EQ(message([](auto& circuit) {
               relu(circuit.input({}, {0, 1 << 25}));
             }),
-            "the circuit needs messages of 26 bits; the scheme has 24");
+            "the circuit needs messages of 26 bits; no lookup has more than 16");
 }
 
 constexpr EncryptedKind kinds[] = {EncryptedKind::inhibitor, EncryptedKind::product,
@@ -266,6 +292,7 @@ constexpr EncryptedKind kinds[] = {EncryptedKind::inhibitor, EncryptedKind::prod
 
 // Each mechanism on the narrowest scheme that its plan allows gives what it gives on int64.
 TEST(Encrypted, AttentionIsThatOfIntegers) {
+  std::map<EncryptedKind, int> nonzero;
   for (const int bits : {2, 3, 4})
     for (const bool is_signed : {true, false})
       for (const Index n : {1, 2, 3, 5})
@@ -288,12 +315,15 @@ TEST(Encrypted, AttentionIsThatOfIntegers) {
                   kind, inputs.shape, inputs.q.data() + from, inputs.k.data(), inputs.v.data());
               ASSERT_TRUE(row.status.ok()) << row.status.message;
               EXPECT_EQ(row.cost, plan.cost);
-              for (std::size_t c = 0; c < dim; ++c)
+              for (std::size_t c = 0; c < dim; ++c) {
                 EXPECT_EQ(scheme.decrypt(row.out[c], row.intervals[c].lowest), expected[c])
                     << bits << " bits, " << n << " tokens, dim " << d;
+                nonzero[kind] += expected[c] != 0;
+              }
             }
           }
         }
+  for (const EncryptedKind kind : kinds) EXPECT_GT(nonzero[kind], 200);
 }
 
 // Bits that tell 2x + 1 integers apart: -x to x.

@@ -18,7 +18,7 @@ EncryptedOptions parse_encrypted_options(int argc, const char* const* argv) {
   app.add_option("--dim", options.dim, "of a head (2)")->check(CLI::Range(1, 1024));
   app.add_option("--bits", options.bits, "of Q, K and V, sign included (3)")
       ->check(CLI::Range(2, 8));
-  app.add_option("--alpha", alpha, "inhibitor: shift of the scores, in units of V (1)");
+  app.add_option("--alpha", alpha, "inhibitor: shift of the scores, in units of V (2)");
   app.add_flag("--unsigned", options.is_unsigned, "inhibitor: unsigned inhibition");
   app.add_option("--seed", seed, "of Q, K, V and the keys (0)");
   app.add_option("--threads", options.threads, "threads to use (one per core)")

@@ -14,7 +14,7 @@ struct EncryptedOptions {
 
   lowatt::Index tokens = 2, dim = 2;
   int bits = 3;      // of inputs, sign included
-  double alpha = 1;  // the Inhibitor's shift, in units of V
+  double alpha = 2;  // the Inhibitor's shift, in units of V
   bool is_unsigned = false;
   std::uint64_t seed = 0;
   int threads = 0;                       // 0: one per core

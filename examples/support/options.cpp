@@ -254,6 +254,8 @@ AttendOptions parse_attend_options(int argc, const char* const* argv) {
   app.add_flag("--no-compare", no_compare, "do not compare with float64 softmax attention");
   if (!parser.parse(argc, argv) || options.list_arch) return options;
   parser.finish(calibration);
+  if (options.weights_path && options.weights_path == options.out_path)
+    throw InputError("--weights and --out both are " + *options.out_path);
   options.compare = !no_compare;
   return options;
 }

@@ -106,6 +106,12 @@ TEST_F(AttendCli, WritesWeights) {
     std::filesystem::remove(path);
   }
   expect_refused(softmax_ + files() + Arguments{"--weights", folder_ / "none/w.npy"}, "w.npy");
+  expect_refused(softmax_ + files() + Arguments{"--weights", path, "--out", path}, "both are");
+  std::filesystem::remove(path);
+  expect_refused(
+      softmax_ + files() + Arguments{"--weights", path, "--out", folder_ / "none/out.npy"},
+      "out.npy");
+  EXPECT_FALSE(std::filesystem::exists(path));
 }
 
 TEST_F(AttendCli, RefusesMissingFiles) {

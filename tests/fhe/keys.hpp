@@ -2,8 +2,8 @@
 //
 // Integers encrypted by TFHE: who holds the ClientKey encrypts and decrypts, who holds the
 // ServerKey computes. The window of 2^width integers that a ciphertext's lies in is for the caller
-// to keep track of. Integers are known modulo 2^(width + 1); the torus element of m is m / 2^(width
-// + 1), plus noise.
+// to keep track of. Integers are known modulo 2^(width + 1); the torus element of m is
+// m / 2^(width + 1), plus noise.
 #pragma once
 #include <cstdint>
 #include <span>

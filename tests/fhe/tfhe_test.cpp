@@ -270,7 +270,7 @@ TEST(Tfhe, ChainsOfOperationsDecrypt) {
     const std::int64_t lowest = below(9) - 4, plain = lowest + below(4);
     values.push_back({client.encrypt(plain), plain, lowest, lowest + 3, 1});
   }
-  for (int i = 0; i < operations; ++i) {
+  for (int done = 0; done < operations;) {
     const Value& a = values[static_cast<std::size_t>(below(6))];
     const Value& b = values[static_cast<std::size_t>(below(6))];
     Value result;
@@ -296,8 +296,10 @@ TEST(Tfhe, ChainsOfOperationsDecrypt) {
     // shared.
     if (result.highest - result.lowest >= size || 2 * result.squared_norm > server.noise_limit())
       continue;
-    ASSERT_EQ(client.decrypt(result.encrypted, result.lowest), result.plain) << "operation " << i;
+    ASSERT_EQ(client.decrypt(result.encrypted, result.lowest), result.plain)
+        << "operation " << done;
     values[static_cast<std::size_t>(below(6))] = result;
+    ++done;
   }
 }
 

@@ -37,8 +37,8 @@ inline Inhibitor mechanism_of_weights(const Inhibitor& mechanism, const Array<fl
 // up to 1, but for rounding and sinks, or is 0 where its query sees no key; keys that are hidden or
 // filtered have 0. The Inhibitor has no weights: this is the share of its KV head's largest
 // absolute value that a key's score leaves, max(0, 1 - Z' / absmax), before beta and normalize; 0
-// where all values are. Runs attention once for every 64 keys. Nothing is written on failure,
-// unless memory runs out in between.
+// where all values are. Packs all keys and attends once for every 64 keys, in its own cache. Unless
+// memory runs out in between, nothing is written on failure.
 template <class M>
 Status try_attention_weights(const M& mechanism, const Calibration& calibration,
                              View<const float> q, View<const float> k, View<const float> v,

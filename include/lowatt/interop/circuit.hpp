@@ -19,10 +19,9 @@ namespace lowatt {
 // What a server knows of a homomorphic encryption scheme: no secret key. Functions may be called by
 // several threads at once.
 //   add, subtract, negate, add_constant, multiply_constant    without a bootstrap
-//   lookup(a, lowest, table)   table[a - lowest], for a in [lowest, lowest + table.size() - 1],
-//   with
-//                              at most 2^width() entries, each one an integer modulo 2^(width() +
-//                              1)
+//   lookup(a, lowest, table)   table[a - lowest], for a in [lowest, lowest + table.size() - 1]. The
+//                              table has at most 2^width() integers, each one modulo
+//                              2^(width() + 1); the same lookup twice gives one ciphertext twice
 //   noise_limit()              how many times the variance of one fresh ciphertext (encrypted or
 //                              looked up) the input of a lookup may have
 template <class S>
@@ -59,7 +58,7 @@ constexpr int width_of(const Interval& interval) noexcept {
 
 // No table is made that is wider than this, nor an interval that reaches farther than
 // integer_limit: both are far beyond what can be bootstrapped, and near enough that planning ends.
-inline constexpr int widest_lookup = 24;
+inline constexpr int widest_lookup = 16;
 inline constexpr std::int64_t integer_limit = std::int64_t{1} << 30;
 
 // The noise of a linear combination of fresh ciphertexts, in multiples of the variance of one. With
@@ -68,17 +67,72 @@ inline constexpr std::int64_t integer_limit = std::int64_t{1} << 30;
 struct Noise {
   double variance = 0;
   std::int64_t first = 0, last = -1;
+  // Equal for equal combinations, whatever constants were added, and for others by a chance of
+  // 2^-64: the sum of coefficients times a random number for each ciphertext.
+  std::uint64_t fingerprint = 0;
+
+  constexpr Noise times(std::int64_t k) const noexcept {
+    const auto factor = static_cast<double>(k);
+    return {factor * factor * variance, first, last, fingerprint * static_cast<std::uint64_t>(k)};
+  }
 };
 
-// Of a + b and of a - b, or more. Combinations whose numbers lie apart share no ciphertext, and
-// variances of independent noise add. Others may share some, in which coefficients add: the norm of
-// a sum is at most the sum of the norms (2a has four times a's variance, not twice).
+// Of a + b, or more. Combinations whose numbers lie apart share no ciphertext, and variances of
+// independent noise add. Others may share some, in which coefficients add: the norm of a sum is at
+// most the sum of the norms (2a has four times a's variance, not twice).
 inline Noise noise_of_sum(const Noise& a, const Noise& b) noexcept {
   const bool apart = a.last < b.first || b.last < a.first;
   const double common = apart ? 0 : 2 * __builtin_sqrt(a.variance * b.variance);
   return {a.variance + b.variance + common, a.first < b.first ? a.first : b.first,
-          a.last > b.last ? a.last : b.last};
+          a.last > b.last ? a.last : b.last, a.fingerprint + b.fingerprint};
 }
+
+// A random number that x stands for (the finaliser of splitmix64: every bit of x changes all).
+constexpr std::uint64_t scrambled(std::uint64_t x) noexcept {
+  x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9;
+  x = (x ^ x >> 27) * 0x94d049bb133111eb;
+  return x ^ x >> 31;
+}
+
+// The numbers of ciphertexts by the fingerprints of what was looked up.
+class FingerprintTable {
+ public:
+  // Where the number of this fingerprint is kept, -1 if it is a new one; null when memory runs out.
+  std::int64_t* find(std::uint64_t fingerprint) noexcept {
+    if (2 * count_ >= slots_.size() && !grow()) return nullptr;
+    Slot& slot = slot_of(slots_, fingerprint);
+    count_ += slot.is_used ? 0 : 1;
+    if (!slot.is_used) slot = {fingerprint, -1, true};
+    return &slot.number;
+  }
+
+ private:
+  struct Slot {
+    std::uint64_t fingerprint;
+    std::int64_t number;
+    bool is_used;
+  };
+
+  // Fingerprints are as good as random: their lowest bits say where to begin.
+  static Slot& slot_of(Array<Slot>& slots, std::uint64_t fingerprint) noexcept {
+    const auto mask = static_cast<std::uint64_t>(slots.size()) - 1;
+    std::uint64_t i = fingerprint & mask;
+    const auto at = [&]() -> Slot& { return slots[static_cast<Index>(i)]; };
+    while (at().is_used && at().fingerprint != fingerprint) i = (i + 1) & mask;
+    return at();
+  }
+  bool grow() noexcept {
+    Array<Slot> larger(slots_.empty() ? 64 : 2 * slots_.size());
+    if (larger.empty()) return false;
+    for (const Slot& slot : slots_)
+      if (slot.is_used) slot_of(larger, slot.fingerprint) = slot;
+    slots_ = static_cast<Array<Slot>&&>(larger);
+    return true;
+  }
+
+  Array<Slot> slots_;  // a power of two of them, at most half of them used
+  Index count_ = 0;
+};
 
 // What a circuit came to: operations as its template asks for them, and what its scheme must have.
 struct CircuitCost {
@@ -121,7 +175,7 @@ inline Status check_message(int width, double noise, int scheme_width,
   if (width > scheme_width)
     return failure(StatusCode::out_of_capacity,
                    "the circuit needs messages of %d bits; the scheme has %d", width, scheme_width);
-  if (noise > noise_limit)
+  if (!(noise <= noise_limit))
     return failure(StatusCode::out_of_capacity,
                    "the circuit sums up %g times the noise variance of a fresh ciphertext; "
                    "at %d bits the scheme allows %g",
@@ -139,7 +193,7 @@ Status check_circuit(const CircuitCost& cost, const S& scheme) noexcept {
 struct CountingScheme {
   struct Ciphertext {};
 
-  constexpr int width() const noexcept { return widest_lookup; }
+  constexpr int width() const noexcept { return 62; }  // no limit
   constexpr double noise_limit() const noexcept { return __builtin_inf(); }
   Ciphertext add(const Ciphertext&, const Ciphertext&) const noexcept { return {}; }
   Ciphertext subtract(const Ciphertext&, const Ciphertext&) const noexcept { return {}; }

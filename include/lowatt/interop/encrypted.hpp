@@ -9,10 +9,13 @@
 // product is two: a * b = floor((a + b)^2 / 4) - floor((a - b)^2 / 4). No step depends on a value.
 //
 // A number knows the integers that it may be, from the ranges of the inputs on, and bounds its
-// noise. What a scheme is too narrow or too noisy for is refused: before anything runs by
-// check_circuit() (the same template on CountingScheme says what it needs), and again while it
-// runs, where the first violation ends all lookups and stays in status().
+// noise, given that inputs and lookups of different combinations have independent noise. What a
+// scheme is too narrow or too noisy for is refused: before anything runs by check_circuit() (the
+// same template on CountingScheme says what it needs), and again while it runs, where the first
+// violation ends all lookups and stays in status().
 #pragma once
+
+#include <type_traits>
 
 #include "../core/arithmetic.hpp"
 #include "circuit.hpp"
@@ -35,7 +38,7 @@ class Circuit {
   // A fresh ciphertext that holds some integer of `range`. Numbers of one ciphertext are copies of
   // one input: two inputs are taken to have independent noise.
   EncryptedInteger<S> input(const Ciphertext& ciphertext, const Interval& range) {
-    return EncryptedInteger<S>(*this, ciphertext, bounded(range), fresh());
+    return EncryptedInteger<S>(*this, ciphertext, bounded(range), numbered(fresh_count_++));
   }
 
   // A result, which must fit a message like what lookups read. Without meaning unless status() is
@@ -57,9 +60,19 @@ class Circuit {
     if (status_.ok()) status_ = status;
   }
 
-  Noise fresh() noexcept {
-    const std::int64_t number = fresh_count_++;
-    return {1, number, number};
+  static Noise numbered(std::int64_t number) noexcept {
+    return {1, number, number, scrambled(static_cast<std::uint64_t>(number) + 1)};
+  }
+  // Of what a lookup gives. Lookups of one combination have noise in common: all of it where the
+  // tables are the same, and more or less of it where they have entries in common.
+  Noise looked_up_noise(const Noise& input) noexcept {
+    std::int64_t* number = looked_up_.find(input.fingerprint);
+    if (number == nullptr) {
+      fail(failure(StatusCode::out_of_memory, "no memory for the numbers of lookups"));
+      return {};
+    }
+    if (*number < 0) *number = fresh_count_++;
+    return numbered(*number);
   }
 
   Interval bounded(const Interval& interval) noexcept {
@@ -92,6 +105,8 @@ class Circuit {
   // One bootstrap: f of a number, with f asked for every integer that the number may be.
   template <class F>
   EncryptedInteger<S> looked_up(const EncryptedInteger<S>& number, const F& f) {
+    static_assert(std::is_integral_v<decltype(f(std::int64_t{}))>,
+                  "tables of lookups hold integers: round what f gives");
     const Interval from = number.interval_;
     check(from, number.noise_);
     // A table even when the scheme is too narrow for it, so that cost() stays complete.
@@ -115,18 +130,20 @@ class Circuit {
       table[i] = wrapped(entry);
     }
     to = bounded(to);
-    if (!status_.ok()) return EncryptedInteger<S>(*this, number.ciphertext_, to, fresh());
+    const Noise noise = looked_up_noise(number.noise_);
+    if (!status_.ok()) return EncryptedInteger<S>(*this, number.ciphertext_, to, noise);
     return EncryptedInteger<S>(
         *this,
         scheme_->lookup(number.ciphertext_, from.lowest,
                         {table.data(), static_cast<std::size_t>(table.size())}),
-        to, fresh());
+        to, noise);
   }
 
   const S* scheme_;
   CircuitCost cost_{};
   Status status_{};
   std::int64_t fresh_count_ = 0;
+  FingerprintTable looked_up_;
 };
 
 // An ArithmeticWithProduct. Numbers of one expression belong to one circuit, which outlives them.
@@ -151,7 +168,7 @@ class EncryptedInteger {
   friend EncryptedInteger operator-(const EncryptedInteger& a) {
     ++a.cost().negations;
     return EncryptedInteger(*a.circuit_, a.scheme().negate(a.ciphertext_),
-                            {-a.interval_.highest, -a.interval_.lowest}, a.noise_);
+                            {-a.interval_.highest, -a.interval_.lowest}, a.noise_.times(-1));
   }
   friend EncryptedInteger operator+(const EncryptedInteger& a, Constant k) {
     ++a.cost().constant_additions;
@@ -169,12 +186,14 @@ class EncryptedInteger {
     if (__builtin_mul_overflow(k < 0 ? from.highest : from.lowest, k, &scaled.lowest) ||
         __builtin_mul_overflow(k < 0 ? from.lowest : from.highest, k, &scaled.highest))
       scaled = out_of_bounds;
-    const auto factor = static_cast<double>(k);
-    Noise noise = a.noise_;
-    noise.variance *= factor * factor;
     return EncryptedInteger(*a.circuit_, a.scheme().multiply_constant(a.ciphertext_, k),
-                            a.bounded(scaled), noise);
+                            a.bounded(scaled), a.noise_.times(k));
   }
+  // Where a mechanism has real numbers, integers need steps of their own.
+  template <std::floating_point F>
+  friend EncryptedInteger operator+(const EncryptedInteger&, F) = delete;
+  template <std::floating_point F>
+  friend EncryptedInteger operator*(const EncryptedInteger&, F) = delete;
 
   friend EncryptedInteger abs(const EncryptedInteger& a) {
     ++a.cost().absolutes;
@@ -239,19 +258,27 @@ class EncryptedInteger {
 
   // What the operations are made of, uncounted.
   static EncryptedInteger sum(const EncryptedInteger& a, const EncryptedInteger& b) {
+    a.must_share_circuit(b);
     const Interval interval{a.interval_.lowest + b.interval_.lowest,
                             a.interval_.highest + b.interval_.highest};
     return EncryptedInteger(*a.circuit_, a.scheme().add(a.ciphertext_, b.ciphertext_),
                             a.bounded(interval), noise_of_sum(a.noise_, b.noise_));
   }
   static EncryptedInteger difference(const EncryptedInteger& a, const EncryptedInteger& b) {
+    a.must_share_circuit(b);
     const Interval interval{a.interval_.lowest - b.interval_.highest,
                             a.interval_.highest - b.interval_.lowest};
     return EncryptedInteger(*a.circuit_, a.scheme().subtract(a.ciphertext_, b.ciphertext_),
-                            a.bounded(interval), noise_of_sum(a.noise_, b.noise_));
+                            a.bounded(interval), noise_of_sum(a.noise_, b.noise_.times(-1)));
   }
   static EncryptedInteger positive_part(const EncryptedInteger& a) {
     return a.looked_up([](std::int64_t x) { return x < 0 ? std::int64_t{0} : x; });
+  }
+
+  void must_share_circuit(const EncryptedInteger& b) const noexcept {
+    if (circuit_ != b.circuit_)
+      circuit_->fail(
+          failure(StatusCode::invalid_argument, "two numbers are of different circuits"));
   }
 
   Circuit<S>* circuit_;

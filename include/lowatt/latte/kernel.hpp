@@ -138,9 +138,16 @@ void latte_finish(const LatteArguments& arguments) noexcept {
   for (Index r = 0; r < block.rows; ++r) {
     const float* sums = workspace.weighted + r * workspace.value_stride;
     const bool any = workspace.best[r] != LatteWorkspace::no_key;
-    const double sink = block.terms.sink_weight(r, workspace.maximum[r]);
-    const float inverse = any ? static_cast<float>(1 / (workspace.weight_sum[r] + sink)) : 0.0f;
+    const double total = workspace.weight_sum[r] + block.terms.sink_weight(r, workspace.maximum[r]);
     float* out = block.out + r * block.out_stride;
+    if (block.terms.sinks != nullptr) {
+      // A sink may leave shares that only double holds.
+      const double inverse = static_cast<double>(arguments.value_scale) / total;
+      for (Index c = 0; c < block.value_dim; ++c)
+        out[c] = any ? static_cast<float>(static_cast<double>(sums[c]) * inverse) : 0.0f;
+      continue;
+    }
+    const float inverse = any ? static_cast<float>(1 / total) : 0.0f;
     // Weights first: the scale alone over many weights could be denormal.
     for (Index c = 0; c < block.value_dim; ++c)
       out[c] = any ? sums[c] * inverse * arguments.value_scale : 0.0f;

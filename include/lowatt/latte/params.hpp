@@ -32,8 +32,8 @@ struct Latte {
 // The training form: every visible key takes part, its weight multiplied by a soft mask that is
 // what the threshold becomes with a temperature, so that thresholds can be learnt.
 //   m_ij = sigmoid((low_ij - max_j low_ij + theta) / softness),  low in logits
-//   out_i = sum_j p_ij v_j,  p_ij = m_ij exp(s_ij) / sum_j m_ij exp(s_ij),  s_ij = scale * q_i .
-//   k_j
+//   out_i = sum_j p_ij v_j,  p_ij = m_ij exp(s_ij) / sum_j m_ij exp(s_ij),
+//   s_ij  = scale * q_i . k_j
 // As softness goes to 0 the mask becomes Latte's survivors.
 struct SoftLatte {
   Setting scale = {};   // as Latte's
