@@ -275,7 +275,7 @@ TEST(Encrypted, RangesWithoutEndAreRefused) {
             }),
             "no integer lies in the range 1 to 0");
   const std::string far =
-      "the circuit has numbers of more than 30 bits; no lookup has more than 16";
+      "the circuit has numbers of more than 30 bits; no lookup has more than 20";
   const std::int64_t large = std::int64_t{1} << 62;
   EXPECT_EQ(message([&](auto& circuit) { circuit.input({}, {0, large}); }), far);
   EXPECT_EQ(message([&](auto& circuit) { circuit.input({}, {1, 2}) * large; }), far);
@@ -284,7 +284,7 @@ TEST(Encrypted, RangesWithoutEndAreRefused) {
   EXPECT_EQ(message([](auto& circuit) {
               relu(circuit.input({}, {0, 1 << 25}));
             }),
-            "the circuit needs messages of 26 bits; no lookup has more than 16");
+            "the circuit needs messages of 26 bits; no lookup has more than 20");
 }
 
 constexpr EncryptedKind kinds[] = {EncryptedKind::inhibitor, EncryptedKind::product,

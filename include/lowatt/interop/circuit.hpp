@@ -58,7 +58,7 @@ constexpr int width_of(const Interval& interval) noexcept {
 
 // No table is made that is wider than this, nor an interval that reaches farther than
 // integer_limit: both are far beyond what can be bootstrapped, and near enough that planning ends.
-inline constexpr int widest_lookup = 16;
+inline constexpr int widest_lookup = 20;
 inline constexpr std::int64_t integer_limit = std::int64_t{1} << 30;
 
 // The noise of a linear combination of fresh ciphertexts, in multiples of the variance of one. With
