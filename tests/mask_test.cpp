@@ -117,6 +117,11 @@ TYPED_TEST(Masks, Booleans) {
     this->expect_rows_alone({.mask = one.view}, queries, "one for all heads");
     this->expect_rows_alone({.causal = true, .window_left = 60, .mask = each.view}, queries,
                             "all masks");
+    // A tile that all rows but the last see whole, beside one that all do.
+    Booleans most(1, 1, queries, 3);
+    std::fill(most.memory.begin(), most.memory.end(), std::uint8_t{1});
+    most.memory[static_cast<std::size_t>((queries - 1) * keys + 70)] = 0;
+    this->expect_rows_alone({.mask = most.view}, queries, "all but one key");
   }
 }
 

@@ -145,9 +145,9 @@ LOWATT_ALWAYS_INLINE Index bitformer_workspace_bytes(int planes, Index head_dim,
 // Calls each(t, whether every row sees every key) for the tiles of which any row sees anything.
 template <class Each>
 LOWATT_ALWAYS_INLINE void for_visible_tiles(const BlockArguments& block, Each&& each) noexcept {
-  const VisibleRange common = block.seen_by_all();
+  const VisibleRange common = block.common_range();
   for (Index t = block.tile_begin; t < block.tile_end; ++t) {
-    const bool is_full = t * tile_keys >= common.begin && (t + 1) * tile_keys <= common.end;
+    const bool is_full = block.tile_is_whole(t, common);
     if (is_full || block.tile_is_visible(t)) each(t, is_full);
   }
 }

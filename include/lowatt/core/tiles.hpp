@@ -125,15 +125,24 @@ struct BlockArguments {
     return count;
   }
 
-  // Keys that every row sees, as far as ranges tell: none where there are words.
-  LOWATT_ALWAYS_INLINE VisibleRange seen_by_all() const noexcept {
-    if (visible_words != nullptr || rows == 0) return {};
+  // Keys that every row sees, as far as ranges tell.
+  LOWATT_ALWAYS_INLINE VisibleRange common_range() const noexcept {
+    if (rows == 0) return {};
     VisibleRange common = visible[0];
     for (Index r = 1; r < rows; ++r) {
       common.begin = visible[r].begin > common.begin ? visible[r].begin : common.begin;
       common.end = visible[r].end < common.end ? visible[r].end : common.end;
     }
     return common;
+  }
+
+  // Whether every row sees all keys of tile t; `common` is common_range(), found once per block.
+  LOWATT_ALWAYS_INLINE bool tile_is_whole(Index t, const VisibleRange& common) const noexcept {
+    if (t * tile_keys < common.begin || (t + 1) * tile_keys > common.end) return false;
+    if (visible_words == nullptr) return true;
+    for (Index r = 0; r < rows; ++r)
+      if (visible_words[r * visible_words_stride + t] != ~std::uint64_t{0}) return false;
+    return true;
   }
 
   // Whether any row sees a key of tile t.
@@ -144,22 +153,21 @@ struct BlockArguments {
   }
 };
 
-// Which rows of a block see anything of the tile at hand. Most tiles are seen whole by all rows,
-// which is found out once per block.
+// Which rows of a block see anything of the tile at hand. Most tiles are seen whole by all rows.
 struct TileRows {
   static constexpr Index most = 64;
   Index count = 0;  // rows that see a key of the tile,
   Index row[most];  // ascending
 
   LOWATT_ALWAYS_INLINE explicit TileRows(const BlockArguments& block) noexcept
-      : block_(block), common_(block.seen_by_all()) {}
+      : block_(block), common_(block.common_range()) {}
 
   // Goes to tile t; false where no row sees any of it.
   LOWATT_ALWAYS_INLINE bool see(Index t) noexcept {
-    whole_ = t * tile_keys >= common_.begin && (t + 1) * tile_keys <= common_.end;
+    const bool is_whole = block_.tile_is_whole(t, common_);
     count = 0;
     for (Index r = 0; r < block_.rows; ++r) {
-      word_[r] = whole_ ? ~std::uint64_t{0} : block_.visible_word(r, t);
+      word_[r] = is_whole ? ~std::uint64_t{0} : block_.visible_word(r, t);
       row[count] = r;
       count += word_[r] != 0 ? 1 : 0;
     }
@@ -171,8 +179,7 @@ struct TileRows {
 
  private:
   const BlockArguments& block_;
-  VisibleRange common_;  // keys that every row sees
-  bool whole_ = false;
+  VisibleRange common_;
   std::uint64_t word_[most];
 };
 

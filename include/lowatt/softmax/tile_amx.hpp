@@ -173,15 +173,10 @@ void softmax_amx_accumulate(const SoftmaxArguments& arguments) noexcept {
     softmax_amx_add<L>(block, waiting, workspace);
   };
 
-  VisibleRange common = block.visible[0];  // what all rows see
-  for (Index r = 1; r < block.rows; ++r) {
-    if (block.visible[r].begin > common.begin) common.begin = block.visible[r].begin;
-    if (block.visible[r].end < common.end) common.end = block.visible[r].end;
-  }
+  const VisibleRange common = block.common_range();
   SoftmaxWaiting waiting{};
   for (Index t = block.tile_begin; t < block.tile_end; ++t) {
-    const bool is_full = block.visible_words == nullptr && common.begin <= t * tile_keys &&
-                         (t + 1) * tile_keys <= common.end;
+    const bool is_full = block.tile_is_whole(t, common);
     if (!is_full && !block.tile_is_visible(t)) continue;
     const std::byte* tile = block.tiles.tile(t);
     if (!is_whole) tiles::configure(tile_rows, depth_bytes);
