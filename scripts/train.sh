@@ -41,7 +41,6 @@ fi
 one() {
   local name=$1 seed=$2 options=() folder=$runs/$1-$2
   shift 2
-  [[ ! -s $folder/result.json ]] || return 0
   while (($# > 0)); do
     if [[ $1 == --from ]]; then
       options+=(--from "$runs/$2-$seed/checkpoint.pt")
@@ -51,7 +50,14 @@ one() {
       shift
     fi
   done
+  # A run of other options than the plan's is none of the plan's.
+  if [[ -s $folder/options.txt && $(<"$folder/options.txt") != "${options[*]}" ]]; then
+    echo "$name-$seed: its options have changed, it starts anew"
+    rm -r "$folder"
+  fi
+  [[ ! -s $folder/result.json ]] || return 0
   mkdir -p "$folder"
+  echo "${options[*]}" >"$folder/options.txt"
   if "$train" "${options[@]}" --seed "$seed" --data "$data" --out "$folder" --resume \
     >"$folder/log.txt" 2>&1; then
     echo "$name-$seed: $(tail -n 1 "$folder/metrics.csv")"

@@ -171,13 +171,30 @@ TEST_F(RefusalGradient, OtherMasksThanCausalOrder) {
 }
 
 TEST_F(RefusalGradient, Workspace) {
-  alignas(64) std::byte small[64];
-  options.workspace = small;
-  options.workspace_bytes = 64;
-  const Status status =
-      lowatt::try_attend_gradient(Softmax{}, q, k, v, out, out_gradient, result, options);
-  EXPECT_EQ(status.code, StatusCode::invalid_argument);
-  EXPECT_EQ(results[0], -7.0f);
+  const auto expect_exact = [&](const auto& mechanism) {
+    const Index bytes = lowatt::training_workspace_bytes(mechanism, q, k, v, options);
+    lowatt::Array<std::byte> workspace(bytes);
+    options.workspace = workspace.data();
+    options.workspace_bytes = bytes - 1;
+    expect(mechanism, StatusCode::invalid_argument,
+           "workspace_bytes is " + std::to_string(bytes - 1) + "; this call needs " +
+               std::to_string(bytes));
+    options.workspace_bytes = bytes;
+    lowatt::attend_gradient(mechanism, q, k, v, out, out_gradient, result, options);
+    std::fill(results.begin(), results.end(), -7.0f);
+    options = {};
+  };
+  expect_exact(Softmax{});
+  expect_exact(Inhibitor{.precision = Precision::fp32});
+  expect_exact(lowatt::Bitformer{});
+  expect_exact(lowatt::SoftLatte{.theta = 5.0});
+
+  Index bytes = -1;
+  k.dim = 7;
+  EXPECT_EQ(
+      std::string(lowatt::try_training_workspace_bytes(Softmax{}, q, k, v, options, bytes).message),
+      "q.dim is 8 but k.dim is 7");
+  EXPECT_EQ(bytes, -1);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
+#include <future>
 #include <thread>
 
 namespace lowatt::fhe {
@@ -51,10 +52,10 @@ BootstrappingKey::BootstrappingKey(const Parameters& parameters, std::span<const
       encrypt(small_key[bit], key_values, parameters.glwe_noise, random, &rows_[bit * bit_size]);
     }
   };
-  std::vector<std::thread> threads(std::max(1u, std::thread::hardware_concurrency()) - 1);
-  for (std::thread& thread : threads) thread = std::thread(encrypt_bits);
+  std::vector<std::future<void>> others(std::max(1u, std::thread::hardware_concurrency()) - 1);
+  for (std::future<void>& other : others) other = std::async(std::launch::async, encrypt_bits);
   encrypt_bits();
-  for (std::thread& thread : threads) thread.join();
+  for (std::future<void>& other : others) other.get();  // throws what a thread threw
 }
 
 void BootstrappingKey::encrypt(Torus bit, const Complexes& key_values, double noise, Random& random,

@@ -127,13 +127,37 @@ inline GradientArguments head_arguments(View<const float> q, View<const float> k
   return arguments;
 }
 
+// Of all workers.
+template <class M>
+Status training_workspace(const M& mechanism, const Shape& shape, const Options& options,
+                          Index& bytes) noexcept {
+  if (Status status = GradientAdapter<M>::validate(mechanism, shape); !status.ok()) return status;
+  const int workers = options.executor.workers();
+  if (Status status = check_workers(workers); !status.ok()) return status;
+  // No workspace takes more bytes, but for copies of the keys in float32, which are in memory too.
+  constexpr Index per_dim = 1 << 10, per_key = 1 << 10;
+  if (!fits_memory(shape.keys, per_key) ||
+      !fits_memory(shape.head_dim + shape.value_dim, per_dim) ||
+      __builtin_mul_overflow(GradientAdapter<M>::workspace_bytes(mechanism, shape), workers,
+                             &bytes))
+    return failure(StatusCode::invalid_shape,
+                   "k.tokens is %td and dims %td and %td: more than memory "
+                   "can hold",
+                   shape.keys, shape.head_dim, shape.value_dim);
+  return {};
+}
+
+inline Shape training_shape(View<const float> q, View<const float> k,
+                            View<const float> v) noexcept {
+  return {k.batch, q.heads, k.heads, q.tokens, k.tokens, k.dim, v.dim};
+}
+
 // One task per KV head: begin(batch entry, KV head), then each(kernels, Calibration, head,
 // arguments) for its query heads one after the other, so that no two tasks write the same gradient,
 // and sums do not depend on the number of workers.
 template <class M, class Begin, class Each>
 Status run_heads(const M& mechanism, View<const float> q, View<const float> k, View<const float> v,
                  const Options& options, Begin begin, Each each) noexcept {
-  const Shape shape{k.batch, q.heads, k.heads, q.tokens, k.tokens, k.dim, v.dim};
   if (options.kept != nullptr)
     return failure(StatusCode::invalid_argument,
                    "options.kept is given; training has no kept pairs");
@@ -141,22 +165,12 @@ Status run_heads(const M& mechanism, View<const float> q, View<const float> k, V
     return failure(StatusCode::unsupported,
                    "options.log_sum_exp is given; training does not report it");
   if (Status status = check_causal_alone(options); !status.ok()) return status;
-  if (Status status = GradientAdapter<M>::validate(mechanism, shape); !status.ok()) return status;
+  Index needed = 0;
+  if (Status status = training_workspace(mechanism, training_shape(q, k, v), options, needed);
+      !status.ok())
+    return status;
   const KernelTable* table = nullptr;
   if (Status status = try_find_kernels(options.level, table); !status.ok()) return status;
-  const int workers = options.executor.workers();
-  if (Status status = check_workers(workers); !status.ok()) return status;
-  // No workspace takes more bytes, but for copies of the keys in float32, which are in memory too.
-  constexpr Index per_dim = 1 << 10, per_key = 1 << 10;
-  Index needed = 0;
-  if (!fits_memory(shape.keys, per_key) ||
-      !fits_memory(shape.head_dim + shape.value_dim, per_dim) ||
-      __builtin_mul_overflow(GradientAdapter<M>::workspace_bytes(mechanism, shape), workers,
-                             &needed))
-    return failure(StatusCode::invalid_shape,
-                   "k.tokens is %td and dims %td and %td: more than memory "
-                   "can hold",
-                   shape.keys, shape.head_dim, shape.value_dim);
   Calibration calibration;
   if (Status status =
           GradientAdapter<M>::calibrate(mechanism, q, k, v, options.visibility(), calibration);
@@ -171,7 +185,7 @@ Status run_heads(const M& mechanism, View<const float> q, View<const float> k, V
       const HeadPosition head{b, h, kv_head, q.heads, k.heads};
       each(*table, calibration, head,
            head_arguments(q, k, v, head, options.causal,
-                          workspace.data + worker * (needed / workers)));
+                          workspace.data + worker * (needed / options.executor.workers())));
     }
   });
   return {};
@@ -207,6 +221,20 @@ inline Status check_written(View<const float> q, View<const float> k, View<const
 }
 
 }  // namespace detail
+
+// Writes how many bytes at 64-byte alignment options.workspace must have for try_attend_training()
+// and try_attend_gradient() on such tensors with this executor.
+template <class M>
+Status try_training_workspace_bytes(const M& mechanism, View<const float> q, View<const float> k,
+                                    View<const float> v, const Options& options,
+                                    Index& bytes) noexcept {
+  if (Status status = detail::check_samples(q, k, v); !status.ok()) return status;
+  Index needed = 0;
+  Status status =
+      detail::training_workspace(mechanism, detail::training_shape(q, k, v), options, needed);
+  if (status.ok()) bytes = needed;
+  return status;
+}
 
 // out = the mechanism's training form, in fp32: what try_attend_gradient() differentiates. Shapes
 // as for try_attend(). Nothing is written on failure.
@@ -278,6 +306,14 @@ Status try_attend_gradient(const M& mechanism, View<const float> q, View<const f
 }
 
 #if LOWATT_HAS_EXCEPTIONS
+template <class M>
+Index training_workspace_bytes(const M& mechanism, View<const float> q, View<const float> k,
+                               View<const float> v, const Options& options = {}) {
+  Index bytes = 0;
+  throw_if_failed(try_training_workspace_bytes(mechanism, q, k, v, options, bytes));
+  return bytes;
+}
+
 template <class M>
 void attend_training(const M& mechanism, View<const float> q, View<const float> k,
                      View<const float> v, View<float> out, const TrainingOutputs& more = {},
