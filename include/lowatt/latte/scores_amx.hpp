@@ -84,13 +84,13 @@ void latte_tile_statistic(const LatteArguments& arguments) noexcept {
   tiles::configure(block.rows < 16 ? block.rows : 16, 64);
   for (Index t = block.tile_begin; t < block.tile_end; ++t) {
     if (!rows.see(t)) continue;
+    latte_expand<L>(block.tiles.tile(t), block.head_dim, workspace.expanded);
     // Scores lie in the second cache, and lines of them that are fetched only as they are written
     // take as long as all the rest.
     std::int16_t* low = workspace.low_row<std::int16_t>(0) + (t - block.tile_begin) * tile_keys;
     for (Index r = 0; r < block.rows; ++r)
       for (Index j = 0; j < tile_keys; j += 32)
         __builtin_prefetch(low + r * workspace.low_stride + j, 1);
-    latte_expand<L>(block.tiles.tile(t), block.head_dim, workspace.expanded);
     tiles::memory_barrier();
     latte_tile_scores(workspace, block.rows);
     tiles::memory_barrier();
