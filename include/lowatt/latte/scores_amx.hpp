@@ -64,7 +64,15 @@ LOWATT_ALWAYS_INLINE void latte_tile_scores(const LatteWorkspace& workspace, Ind
     }
     Rows::template store<1>(sums(0, 4 - next));
   };
-  if (rows > 16)
+  // Up to 128 dims queries stay in registers.
+  if (rows > 16 && steps <= 2) {
+    using Rows = tiles::TwoRowsHeld;
+    Rows::load_left(query(0), 64, steps);
+    for (Index c = 0; c < 4; ++c) {
+      Rows::multiply<true>(keys(c), steps);
+      Rows::store(sums(0, c));
+    }
+  } else if (rows > 16)
     run(tiles::TwoRows{});
   else
     run(tiles::OneRow{});
