@@ -213,9 +213,9 @@ LOWATT_ALWAYS_INLINE void latte_add_segment(const LatteWorkspace& workspace, Ind
   Index dim = 0;
   const auto add_fixed = [&]<int Registers>() __attribute__((always_inline)) {
     for (; dim + Registers * Op::bytes <= workspace.value_stride; dim += Registers * Op::bytes)
-      latte_add_values_fixed<L, Bytes, Registers>(
-          found, value_offset + dim, workspace.weight_bytes + segment.begin, segment.count, keep,
-          sums + dim);
+      latte_add_values_fixed<L, Bytes, Registers>(found, value_offset + dim,
+                                                  workspace.weight_bytes + segment.begin,
+                                                  segment.count, keep, sums + dim);
   };
   // The loop's end is guessed wrong for most segments: the fewer loops, the better.
   if constexpr (Bytes == 2) add_fixed.template operator()<2>();
