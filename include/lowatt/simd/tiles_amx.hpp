@@ -224,8 +224,9 @@ struct TwoRows {
 };
 
 // Two tiles of rows by one of columns, with a left operand of one or two steps that stays in
-// registers 2 to 5 from one column to the next. Sums have one set of registers: clearing them waits
-// for no store.
+// registers 2 to 5 from one column to the next. A step is 64 bytes deep, so that registers of sums
+// have a left operand's shape. One set of sums: not loading the left operand again gains more than
+// taking turns.
 struct TwoRowsHeld {
   static LOWATT_ALWAYS_INLINE void load_left(const Operand& left, Index left_step,
                                              Index steps) noexcept {
