@@ -47,28 +47,36 @@ void latte_prepare(const LatteArguments& arguments) noexcept {
   // 8: rounding is an addition, and its limit is saturation.
   const auto offset = Op::fill_u8(128), high_offset = Op::fill_u8(8);
   const auto rounding = Op::fill_u8(arguments.split == NibbleSplit::round ? 8 : 0);
+  // Step by step for all rows: one row's steps wait for each other, those of several rows do not.
+  float largest[latte_most_rows];
+  SymmetricScale scales[latte_most_rows] = {};
+  for (Index r = 0; r < block.rows; ++r)
+    largest[r] = finite_absmax(block.query + r * block.query_stride, block.head_dim);
+  for (Index r = 0; r < block.rows; ++r) scales[r] = symmetric_scale(largest[r], int8_limit);
   for (Index r = 0; r < block.rows; ++r) {
-    const float* query = block.query + r * block.query_stride;
     std::int8_t* bytes = workspace.query + r * stride;
-    const SymmetricScale query_scale =
-        symmetric_scale(finite_absmax(query, block.head_dim), int8_limit);
-    quantize_row<L>(query, block.head_dim, query_scale.inverse, bytes);
+    quantize_row<L>(block.query + r * block.query_stride, block.head_dim, scales[r].inverse, bytes);
     for (Index c = block.head_dim; c < stride; ++c) bytes[c] = 0;
     for (Index c = 0; c < stride; c += Op::bytes) {
       const auto biased = Op::bit_xor(Op::load(bytes + c), offset);
       const auto high = Op::high_nibbles(Op::add_saturate_u8(biased, rounding));
       Op::store(workspace.query_high + r * stride + c, Op::subtract_u8(high, high_offset));
     }
+  }
+  const bool has_terms = block.terms.any();
+  for (Index r = 0; r < block.rows; ++r) {
+    const float query_scale = scales[r].scale;
     workspace.threshold[r] = static_cast<std::int32_t>(
-        latte_threshold(arguments.theta, query_scale.scale, arguments.key_scale, arguments.scale,
-                        block.head_dim, block.terms.any() ? latte_largest_step : 0));
-    workspace.steps_per_logit[r] =
-        latte_steps_per_logit(query_scale.scale, arguments.key_scale, arguments.scale);
+        latte_threshold(arguments.theta, query_scale, arguments.key_scale, arguments.scale,
+                        block.head_dim, has_terms ? latte_largest_step : 0));
+    if (has_terms)
+      workspace.steps_per_logit[r] =
+          latte_steps_per_logit(query_scale, arguments.key_scale, arguments.scale);
     workspace.maximum[r] = -__builtin_inf();
     // Differences of dot products are integers: from 1e25 on only the maximum has weight, and no
     // product below leaves the range of float.
     constexpr double log2_e = 1.4426950408889634;
-    const double unit = static_cast<double>(query_scale.scale) *
+    const double unit = static_cast<double>(query_scale) *
                         static_cast<double>(arguments.key_scale) * arguments.scale * log2_e;
     workspace.unit[r] = unit < 1e25 ? static_cast<float>(unit) : 1e25f;
     workspace.best_low[r] = LatteWorkspace::no_key;

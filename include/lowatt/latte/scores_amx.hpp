@@ -36,35 +36,45 @@ LOWATT_ALWAYS_INLINE void latte_expand(const std::byte* nibbles, Index head_dim,
   }
 }
 
+LOWATT_ALWAYS_INLINE tiles::Operand latte_query_tiles(const LatteWorkspace& workspace) noexcept {
+  return {reinterpret_cast<const std::byte*>(workspace.query_high), workspace.query_stride,
+          16 * workspace.query_stride};
+}
+// Whether a block's queries stay in tile registers from one tile of keys to the next.
+LOWATT_ALWAYS_INLINE bool latte_holds_queries(const LatteWorkspace& workspace,
+                                              Index rows) noexcept {
+  return rows > 16 && workspace.query_stride <= 2 * 64;
+}
+
 // Scores of the block's rows with the expanded tile, 32 bits.
 LOWATT_ALWAYS_INLINE void latte_tile_scores(const LatteWorkspace& workspace, Index rows) noexcept {
   constexpr Index stride = LatteWorkspace::product_stride * 4;
   const Index steps = workspace.query_stride / 64, key_stride = tile_keys * 4;
-  const auto query = [&](Index row) __attribute__((always_inline)) {
-    return tiles::Operand{
-        reinterpret_cast<const std::byte*>(workspace.query_high) + row * workspace.query_stride,
-        workspace.query_stride, 16 * workspace.query_stride};
-  };
+  const tiles::Operand query = latte_query_tiles(workspace);
   const auto keys = [&](Index column) __attribute__((always_inline)) {
     return tiles::Operand{workspace.expanded + column * tiles::row_bytes, key_stride,
                           16 * key_stride};
   };
-  const auto sums = [&](Index row, Index column) __attribute__((always_inline)) {
-    return tiles::Sums{
-        reinterpret_cast<std::byte*>(workspace.products) + row * stride + column * tiles::row_bytes,
-        stride, 16 * stride};
+  const auto sums = [&](Index column) __attribute__((always_inline)) {
+    return tiles::Sums{reinterpret_cast<std::byte*>(workspace.products) + column * tiles::row_bytes,
+                       stride, 16 * stride};
   };
   const auto run = [&]<class Rows>(Rows) __attribute__((always_inline)) {
     constexpr Index next = Rows::columns;
     for (Index c = 0; c < 4; c += 2 * next) {
-      Rows::template multiply<true, 0>(query(0), 64, keys(c), steps);
-      if (c > 0) Rows::template store<1>(sums(0, c - next));
-      Rows::template multiply<true, 1>(query(0), 64, keys(c + next), steps);
-      Rows::template store<0>(sums(0, c));
+      Rows::template multiply<true, 0>(query, 64, keys(c), steps);
+      if (c > 0) Rows::template store<1>(sums(c - next));
+      Rows::template multiply<true, 1>(query, 64, keys(c + next), steps);
+      Rows::template store<0>(sums(c));
     }
-    Rows::template store<1>(sums(0, 4 - next));
+    Rows::template store<1>(sums(4 - next));
   };
-  if (rows > 16)
+  if (latte_holds_queries(workspace, rows)) {
+    for (Index c = 0; c < 4; ++c) {
+      tiles::TwoRowsHeld::multiply<true>(keys(c), steps);
+      tiles::TwoRowsHeld::store(sums(c));
+    }
+  } else if (rows > 16)
     run(tiles::TwoRows{});
   else
     run(tiles::OneRow{});
@@ -82,13 +92,21 @@ void latte_tile_statistic(const LatteArguments& arguments) noexcept {
   for (Index c = padded_dim * tile_keys; c < workspace.query_stride * tile_keys; c += Op::bytes)
     Op::store(workspace.expanded + c, Op::zero());
   tiles::configure(block.rows < 16 ? block.rows : 16, 64);
+  tiles::memory_barrier();
+  if (latte_holds_queries(workspace, block.rows))
+    tiles::TwoRowsHeld::load_left(latte_query_tiles(workspace), 64, workspace.query_stride / 64);
   for (Index t = block.tile_begin; t < block.tile_end; ++t) {
     if (!rows.see(t)) continue;
     latte_expand<L>(block.tiles.tile(t), block.head_dim, workspace.expanded);
+    // Scores of a block lie in the second cache: lines of them that were fetched only as they were
+    // written took a third of the pass.
+    std::int16_t* low = workspace.low_row<std::int16_t>(0) + (t - block.tile_begin) * tile_keys;
+    for (Index r = 0; r < block.rows; ++r)
+      for (Index j = 0; j < tile_keys; j += 32)
+        __builtin_prefetch(low + r * workspace.low_stride + j, 1);
     tiles::memory_barrier();
     latte_tile_scores(workspace, block.rows);
     tiles::memory_barrier();
-    std::int16_t* low = workspace.low_row<std::int16_t>(0) + (t - block.tile_begin) * tile_keys;
     for (Index r = 0; r < block.rows; ++r, low += workspace.low_stride) {
       const std::int32_t* products = workspace.products + r * LatteWorkspace::product_stride;
       const auto first = Op::pack_s16(Op::load(products), Op::load(products + 16));

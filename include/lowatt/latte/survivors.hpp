@@ -84,9 +84,9 @@ template <int Bytes>
 inline constexpr float latte_fixed_range = 8 * Bytes - 9;
 
 // latte_add_values with weights as integers, their bytes apart: [Bytes][latte_largest_batch], for
-// as many dims as a register has bytes. Eight keys at a time: `rows` and weights are read up to
+// as many dims as Registers have bytes. Eight keys at a time: `rows` and weights are read up to
 // there. 32 bits hold all sums.
-template <class L, int Bytes>
+template <class L, int Bytes, int Registers>
 void latte_add_values_fixed(const std::byte* const* rows, Index offset,
                             const std::uint8_t* weight_bytes, Index count, const float* keep,
                             float* sums) noexcept {
@@ -94,42 +94,53 @@ void latte_add_values_fixed(const std::byte* const* rows, Index offset,
   using Register = typename Op::Register;
   using Float = typename Op::Float;
   static_assert(Op::lanes >= 8, "weights past the last survivor are zero to a whole register");
-  Register sum[Bytes][4];
+  Register sum[Registers][Bytes][4];
   LOWATT_UNROLL
-  for (int b = 0; b < Bytes; ++b) {
+  for (int r = 0; r < Registers; ++r) {
     LOWATT_UNROLL
-    for (int v = 0; v < 4; ++v) sum[b][v] = Op::zero();
+    for (int b = 0; b < Bytes; ++b) {
+      LOWATT_UNROLL
+      for (int v = 0; v < 4; ++v) sum[r][b][v] = Op::zero();
+    }
   }
   for (Index i = 0; i < count; i += 8) {
     LOWATT_UNROLL
     for (int half = 0; half < 8; half += 4) {
       const std::byte* const* four = rows + i + half;
-      Register value[4];
-      Op::interleave4(Op::load(four[0] + offset), Op::load(four[1] + offset),
-                      Op::load(four[2] + offset), Op::load(four[3] + offset), value);
       LOWATT_UNROLL
-      for (int b = 0; b < Bytes; ++b) {
-        const Register weight = Op::broadcast4(weight_bytes + b * latte_largest_batch + i + half);
+      for (int r = 0; r < Registers; ++r) {
+        const Index at = offset + r * Op::bytes;
+        Register value[4];
+        Op::interleave4(Op::load(four[0] + at), Op::load(four[1] + at), Op::load(four[2] + at),
+                        Op::load(four[3] + at), value);
         LOWATT_UNROLL
-        for (int v = 0; v < 4; ++v) sum[b][v] = Op::dot4(sum[b][v], weight, value[v]);
+        for (int b = 0; b < Bytes; ++b) {
+          const Register weight = Op::broadcast4(weight_bytes + b * latte_largest_batch + i + half);
+          LOWATT_UNROLL
+          for (int v = 0; v < 4; ++v) sum[r][b][v] = Op::dot4(sum[r][b][v], weight, value[v]);
+        }
       }
     }
   }
-  Float total[4];
   LOWATT_UNROLL
-  for (int v = 0; v < 4; ++v) {
-    total[v] = Op::to_float(sum[Bytes - 1][v]);
+  for (int r = 0; r < Registers; ++r) {
+    Float total[4];
     LOWATT_UNROLL
-    for (int b = Bytes - 2; b >= 0; --b)
-      total[v] = Op::multiply_add(total[v], Float(256.0f), Op::to_float(sum[b][v]));
-  }
-  Op::separate4(total);
-  LOWATT_UNROLL
-  for (int v = 0; v < 4; ++v) {
-    float* s = sums + v * Op::lanes;
-    Float scaled = total[v] * Float(1.0f / latte_fixed_one<Bytes>);
-    if (keep != nullptr) scaled = Op::multiply_add(Float::load_unaligned(s), Float(*keep), scaled);
-    scaled.store_unaligned(s);
+    for (int v = 0; v < 4; ++v) {
+      total[v] = Op::to_float(sum[r][Bytes - 1][v]);
+      LOWATT_UNROLL
+      for (int b = Bytes - 2; b >= 0; --b)
+        total[v] = Op::multiply_add(total[v], Float(256.0f), Op::to_float(sum[r][b][v]));
+    }
+    Op::separate4(total);
+    LOWATT_UNROLL
+    for (int v = 0; v < 4; ++v) {
+      float* s = sums + r * Op::bytes + v * Op::lanes;
+      Float scaled = total[v] * Float(1.0f / latte_fixed_one<Bytes>);
+      if (keep != nullptr)
+        scaled = Op::multiply_add(Float::load_unaligned(s), Float(*keep), scaled);
+      scaled.store_unaligned(s);
+    }
   }
 }
 
@@ -200,11 +211,15 @@ LOWATT_ALWAYS_INLINE void latte_add_segment(const LatteWorkspace& workspace, Ind
   const float* keep = segment.is_first ? nullptr : &segment.keep;
   float* sums = workspace.weighted + segment.row * workspace.value_stride;
   Index dim = 0;
-  if constexpr (Bytes > 0)
-    for (; dim + Op::bytes <= workspace.value_stride; dim += Op::bytes)
-      latte_add_values_fixed<L, Bytes>(found, value_offset + dim,
-                                       workspace.weight_bytes + segment.begin, segment.count, keep,
-                                       sums + dim);
+  const auto add_fixed = [&]<int Registers>() __attribute__((always_inline)) {
+    for (; dim + Registers * Op::bytes <= workspace.value_stride; dim += Registers * Op::bytes)
+      latte_add_values_fixed<L, Bytes, Registers>(found, value_offset + dim,
+                                                  workspace.weight_bytes + segment.begin,
+                                                  segment.count, keep, sums + dim);
+  };
+  // The loop's end is guessed wrong for most segments: the fewer loops, the better.
+  if constexpr (Bytes == 2) add_fixed.template operator()<2>();
+  if constexpr (Bytes > 0) add_fixed.template operator()<1>();
   const auto add = [&]<int Vectors>() __attribute__((always_inline)) {
     for (; dim + Vectors * Op::lanes <= workspace.value_stride; dim += Vectors * Op::lanes)
       latte_add_values<L, Value, Vectors>(

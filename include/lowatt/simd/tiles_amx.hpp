@@ -223,6 +223,37 @@ struct TwoRows {
   }
 };
 
+// Two tiles of rows by one of columns, with a left operand of one or two steps that stays in
+// registers 2 to 5 from one column to the next. A step is 64 bytes deep, so that registers of sums
+// have a left operand's shape. One set of sums: not loading the left operand again gains more than
+// taking turns.
+struct TwoRowsHeld {
+  static LOWATT_ALWAYS_INLINE void load_left(const Operand& left, Index left_step,
+                                             Index steps) noexcept {
+    _tile_loadd(2, left.data, left.row_stride);
+    _tile_loadd(3, left.data + left.next, left.row_stride);
+    if (steps == 1) return;
+    _tile_loadd(4, left.data + left_step, left.row_stride);
+    _tile_loadd(5, left.data + left.next + left_step, left.row_stride);
+  }
+  template <bool is_int8, bool left_unsigned = false>
+  static LOWATT_ALWAYS_INLINE void multiply(const Operand& right, Index steps) noexcept {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_loadd(6, right.data, right.row_stride);
+    LOWATT_TILE_MULTIPLY(0, 2, 6);
+    LOWATT_TILE_MULTIPLY(1, 3, 6);
+    if (steps == 1) return;
+    _tile_loadd(7, right.data + right.next, right.row_stride);
+    LOWATT_TILE_MULTIPLY(0, 4, 7);
+    LOWATT_TILE_MULTIPLY(1, 5, 7);
+  }
+  static LOWATT_ALWAYS_INLINE void store(const Sums& sums) noexcept {
+    _tile_stored(0, sums.data, sums.row_stride);
+    _tile_stored(1, sums.data + sums.next_rows, sums.row_stride);
+  }
+};
+
 // One tile of rows by two of columns.
 struct OneRow {
   static constexpr Index columns = 2;
