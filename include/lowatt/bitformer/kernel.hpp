@@ -439,32 +439,45 @@ void bitformer_accumulate(const BitformerArguments& arguments) noexcept {
   bitformer_accumulate_rows<L>(arguments);
 }
 
-// Weighted means to float: in double, left to right, rounded once.
+// Weighted means of one row to float: in double, left to right, rounded once. `sum` yields a dim's
+// sum; dims that are there are counted in blocks, so that loops have no tails but the last one.
+template <class L, class Sum>
+LOWATT_ALWAYS_INLINE void bitformer_means(double scale, double divisor, Index dims, Sum&& sum,
+                                          float* __restrict out) noexcept {
+  const double inverse = 1.0 / divisor;
+  const auto mean = [&](Index c) __attribute__((always_inline)) {
+    return static_cast<float>(
+        Ops<L>::quotient(scale * static_cast<double>(sum(c)), divisor, inverse));
+  };
+  Index c = 0;
+  for (; c + value_block <= dims; c += value_block)
+    for (Index i = c; i < c + value_block; ++i) out[i] = mean(i);
+  for (; c < dims; ++c) out[c] = mean(c);
+}
+
 template <class L>
 void bitformer_finish(const BitformerArguments& arguments) noexcept {
   const BlockArguments& block = arguments.block;
   const BitformerSums sums = BitformerWorkspace(arguments).sums;
-  const bool is_wide = sums.state->is_wide;
+  const Index dims = block.value_dim;
   for (Index r = 0; r < block.rows; ++r) {
     float* out = block.out + r * block.out_stride;
     const std::int32_t* narrow = sums.sums + r * sums.stride;
     const std::int64_t* wide = sums.wide_sums + r * sums.stride;
-    std::int64_t weight = 0;
-    for (Index i = sums.dims; i < sums.dims + Ops<L>::lanes; ++i)
-      weight += is_wide ? wide[i] + narrow[i] : narrow[i];
+    std::int32_t recent = 0;  // at most 255 * 64 * most_tiles
+    for (Index i = 0; i < Ops<L>::lanes; ++i) recent += narrow[sums.dims + i];
+    std::int64_t weight = recent;
+    if (sums.state->is_wide)
+      for (Index i = 0; i < Ops<L>::lanes; ++i) weight += wide[sums.dims + i];
     const auto divisor = static_cast<double>(weight);  // 0: the row sees no key
-    const double inverse = 1.0 / divisor;
-    const auto mean = [&](std::int64_t sum) __attribute__((always_inline)) {
-      return static_cast<float>(
-          Ops<L>::quotient(arguments.value_scale * static_cast<double>(sum), divisor, inverse));
-    };
-    if (weight == 0) {
-      for (Index c = 0; c < block.value_dim; ++c) out[c] = 0;
-    } else if (is_wide) {
-      for (Index c = 0; c < block.value_dim; ++c) out[c] = mean(wide[c] + narrow[c]);
-    } else {
-      for (Index c = 0; c < block.value_dim; ++c) out[c] = mean(narrow[c]);
-    }
+    if (weight == 0)
+      for (Index c = 0; c < dims; ++c) out[c] = 0;
+    else if (sums.state->is_wide)
+      bitformer_means<L>(
+          arguments.value_scale, divisor, dims, [=](Index c) { return wide[c] + narrow[c]; }, out);
+    else
+      bitformer_means<L>(
+          arguments.value_scale, divisor, dims, [=](Index c) { return narrow[c]; }, out);
   }
 }
 
