@@ -8,8 +8,9 @@
 //            bytes; a table lookup in registers (vpermb, vpermi2b; vpshufb below avx512icl), then
 //            vpdpbusd: 4 keys x 16 dims. Below avx512icl bits are counted by vpshufb, at sse2 by
 //            shifts and sums, and vpmaddubsw + vpmaddwd stand for vpdpbusd: P above 127, which they
-//            cannot take, is added in two parts. At sse2 the dot product is two multiply-adds of
-//            16-bit values. Level amx adds values on tile registers (tile_amx.hpp).
+//            cannot take together with a neighbour above 258 - P, is added in two parts. At sse2
+//            the dot product is two multiply-adds of 16-bit values. Level amx adds values on tile
+//            registers (tile_amx.hpp).
 // Layout     pack.hpp; the same for prefill and decode and at every level.
 // Overflow   distances are at most planes * head_dim: up to 255 they are kept in 8 bits, up to
 //            65535 in 16, beyond in 32 (simd/bit_tile.hpp).
@@ -239,7 +240,8 @@ LOWATT_ALWAYS_INLINE void bitformer_weigh(const BitformerArguments& arguments,
 }
 
 // P of Rows rows with the tiles of a batch, in two parts that dot4_narrow can take. The second one
-// is 0 but for keys of about half the largest weight or more.
+// is 0 but for neighbours of which one has half the largest weight or more and both together more
+// than the largest.
 template <class L, int Rows>
 struct BitformerWeights {
   static constexpr bool has_rest = Ops<L>::narrow_weight < 255;
@@ -276,9 +278,9 @@ Index bitformer_weigh_batch(const BitformerArguments& arguments, const Bitformer
         const Register whole = Op::load(p + j);
         sum = Op::dot4_narrow(sum, whole, Op::fill_u8(1));
         if constexpr (BitformerWeights<L, Rows>::has_rest) {
-          const Register limit = Op::fill_u8(Op::narrow_weight);
-          const Register rest = Op::subtract_saturate_u8(whole, limit);
-          Op::store(p + j, Op::min_u8(whole, limit));
+          const Register above = Op::subtract_saturate_u8(whole, Op::fill_u8(Op::narrow_weight));
+          const Register rest = Op::bit_and(above, Op::wide_pairs(whole));
+          Op::store(p + j, Op::subtract_u8(whole, rest));
           Op::store(weights.rest[r][t] + j, rest);
           groups |= Op::nonzero_lanes(rest) << j / value_group;
         }
