@@ -8,8 +8,9 @@
 //            bytes; a table lookup in registers (vpermb, vpermi2b; vpshufb below avx512icl), then
 //            vpdpbusd: 4 keys x 16 dims. Below avx512icl bits are counted by vpshufb, at sse2 by
 //            shifts and sums, and vpmaddubsw + vpmaddwd stand for vpdpbusd: P above 127, which they
-//            cannot take, is added in two parts. At sse2 the dot product is two multiply-adds of
-//            16-bit values. Level amx adds values on tile registers (tile_amx.hpp).
+//            cannot take together with a neighbour above 258 - P, is added in two parts. At sse2
+//            the dot product is two multiply-adds of 16-bit values. Level amx adds values on tile
+//            registers (tile_amx.hpp).
 // Layout     pack.hpp; the same for prefill and decode and at every level.
 // Overflow   distances are at most planes * head_dim: up to 255 they are kept in 8 bits, up to
 //            65535 in 16, beyond in 32 (simd/bit_tile.hpp).
@@ -239,7 +240,8 @@ LOWATT_ALWAYS_INLINE void bitformer_weigh(const BitformerArguments& arguments,
 }
 
 // P of Rows rows with the tiles of a batch, in two parts that dot4_narrow can take. The second one
-// is 0 but for keys of about half the largest weight or more.
+// is 0 but for neighbours of which one has half the largest weight or more and both together more
+// than the largest.
 template <class L, int Rows>
 struct BitformerWeights {
   static constexpr bool has_rest = Ops<L>::narrow_weight < 255;
@@ -276,9 +278,9 @@ Index bitformer_weigh_batch(const BitformerArguments& arguments, const Bitformer
         const Register whole = Op::load(p + j);
         sum = Op::dot4_narrow(sum, whole, Op::fill_u8(1));
         if constexpr (BitformerWeights<L, Rows>::has_rest) {
-          const Register limit = Op::fill_u8(Op::narrow_weight);
-          const Register rest = Op::subtract_saturate_u8(whole, limit);
-          Op::store(p + j, Op::min_u8(whole, limit));
+          const Register above = Op::subtract_saturate_u8(whole, Op::fill_u8(Op::narrow_weight));
+          const Register rest = Op::bit_and(above, Op::wide_pairs(whole));
+          Op::store(p + j, Op::subtract_u8(whole, rest));
           Op::store(weights.rest[r][t] + j, rest);
           groups |= Op::nonzero_lanes(rest) << j / value_group;
         }
@@ -439,32 +441,45 @@ void bitformer_accumulate(const BitformerArguments& arguments) noexcept {
   bitformer_accumulate_rows<L>(arguments);
 }
 
-// Weighted means to float: in double, left to right, rounded once.
+// Weighted means of one row to float: in double, left to right, rounded once. `sum` yields a dim's
+// sum; dims that are there are counted in blocks, so that loops have no tails but the last one.
+template <class L, class Sum>
+LOWATT_ALWAYS_INLINE void bitformer_means(double scale, double divisor, Index dims, Sum&& sum,
+                                          float* __restrict out) noexcept {
+  const double inverse = 1.0 / divisor;
+  const auto mean = [&](Index c) __attribute__((always_inline)) {
+    return static_cast<float>(
+        Ops<L>::quotient(scale * static_cast<double>(sum(c)), divisor, inverse));
+  };
+  Index c = 0;
+  for (; c + value_block <= dims; c += value_block)
+    for (Index i = c; i < c + value_block; ++i) out[i] = mean(i);
+  for (; c < dims; ++c) out[c] = mean(c);
+}
+
 template <class L>
 void bitformer_finish(const BitformerArguments& arguments) noexcept {
   const BlockArguments& block = arguments.block;
   const BitformerSums sums = BitformerWorkspace(arguments).sums;
-  const bool is_wide = sums.state->is_wide;
+  const Index dims = block.value_dim;
   for (Index r = 0; r < block.rows; ++r) {
     float* out = block.out + r * block.out_stride;
     const std::int32_t* narrow = sums.sums + r * sums.stride;
     const std::int64_t* wide = sums.wide_sums + r * sums.stride;
-    std::int64_t weight = 0;
-    for (Index i = sums.dims; i < sums.dims + Ops<L>::lanes; ++i)
-      weight += is_wide ? wide[i] + narrow[i] : narrow[i];
+    std::int32_t recent = 0;  // at most 255 * 64 * most_tiles
+    for (Index i = 0; i < Ops<L>::lanes; ++i) recent += narrow[sums.dims + i];
+    std::int64_t weight = recent;
+    if (sums.state->is_wide)
+      for (Index i = 0; i < Ops<L>::lanes; ++i) weight += wide[sums.dims + i];
     const auto divisor = static_cast<double>(weight);  // 0: the row sees no key
-    const double inverse = 1.0 / divisor;
-    const auto mean = [&](std::int64_t sum) __attribute__((always_inline)) {
-      return static_cast<float>(
-          Ops<L>::quotient(arguments.value_scale * static_cast<double>(sum), divisor, inverse));
-    };
-    if (weight == 0) {
-      for (Index c = 0; c < block.value_dim; ++c) out[c] = 0;
-    } else if (is_wide) {
-      for (Index c = 0; c < block.value_dim; ++c) out[c] = mean(wide[c] + narrow[c]);
-    } else {
-      for (Index c = 0; c < block.value_dim; ++c) out[c] = mean(narrow[c]);
-    }
+    if (weight == 0)
+      for (Index c = 0; c < dims; ++c) out[c] = 0;
+    else if (sums.state->is_wide)
+      bitformer_means<L>(
+          arguments.value_scale, divisor, dims, [=](Index c) { return wide[c] + narrow[c]; }, out);
+    else
+      bitformer_means<L>(
+          arguments.value_scale, divisor, dims, [=](Index c) { return narrow[c]; }, out);
   }
 }
 

@@ -10,9 +10,10 @@
 // Tails      rows up to a multiple of 16 hold anything and are not written out; hidden keys get
 //            P = 0.
 //
-// Distances stay bit counts. As products of 1 and -1 with bits expanded to bytes, two keys in each
-// 32-bit sum, they took 1.4 times as long at 64 bits of a row, 1.6 at 256 and 1.4 at 512: expanding
-// and taking sums apart cost more than counting.
+// Distances stay bit counts. As products of 1 and -1 with bits expanded to bytes, expanding and
+// multiplying take half the time of counting 256 bits; writing 16-bit distances of 64 rows between
+// products, to lines that are no longer in L1, takes the other half, fetched ahead or not. Beside a
+// busy neighbour on the core, products lose more than counting does.
 #pragma once
 
 #include "kernel.hpp"
@@ -30,6 +31,7 @@ inline constexpr Index bitformer_amx_weight_bytes = 32 * tile_keys;
 
 // The table of probabilities: fewer than 64 entries are kept in a register.
 struct BitformerSmallTable {
+  static constexpr Index count = 63;  // at most
   __m512i entries;
 
   LOWATT_ALWAYS_INLINE explicit BitformerSmallTable(const BitformerArguments& arguments) noexcept
@@ -82,13 +84,19 @@ LOWATT_ALWAYS_INLINE __m512i bitformer_amx_look_up(const std::uint16_t* distance
   const __m512i first = _mm512_sub_epi16(_mm512_loadu_si512(distances), least);
   const __m512i second = _mm512_sub_epi16(_mm512_loadu_si512(distances + 32), least);
   // Bytes are packed by parts of 128 bits, and brought into order after the lookup.
+  const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
   const __m512i lower_byte = _mm512_set1_epi16(255);
+  if (table.count <= 255) {
+    // Entry 255 is 0: differences that are larger may be cut to it.
+    const __m512i cut = _mm512_packus_epi16(_mm512_min_epu16(first, lower_byte),
+                                            _mm512_min_epu16(second, lower_byte));
+    return _mm512_permutexvar_epi64(order, table.lookup(cut));
+  }
   const __m512i low = _mm512_packus_epi16(_mm512_and_si512(first, lower_byte),
                                           _mm512_and_si512(second, lower_byte));
   const __m512i high =
       _mm512_packus_epi16(_mm512_srli_epi16(first, 8), _mm512_srli_epi16(second, 8));
-  return _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7),
-                                  table.lookup(low, high));
+  return _mm512_permutexvar_epi64(order, table.lookup(low, high));
 }
 
 // Which keys of tile t each of 32 rows from `first` on sees.

@@ -32,7 +32,9 @@
 //   4-byte dot     dot4(acc, u, s): acc + sum of u*s over the lane's four bytes, u unsigned,
 //                  s signed, exact for all values; dot4_narrow: the same, faster below avx512icl,
 //                  where the caller knows that u0*s0 + u1*s1 and u2*s2 + u3*s3 fit 16 bits, as they
-//                  do for any s above -128 and u up to narrow_weight, 127 or 255
+//                  do for any s above -128 and u up to narrow_weight, 127 or 255; where it is 127,
+//                  wide_pairs(u): ones in the bytes of pairs u0, u1 and u2, u3 for which they may
+//                  not, that is, whose sum is above 258
 //                  dot4 in parts, for operands that are used often: the sum of
 //                  dot4_part(acc, split_u8(u, p), split_s8(s, p)) over p < dot4_parts is dot4
 //                  narrow sums, the fastest where pairs of products, and their sums over

@@ -107,6 +107,11 @@ struct Ops<arch::avx2> {
                      split_s8(s, 1));
   }
   static constexpr int narrow_weight = 127;
+  static constexpr int narrow_pair = 32767 / 127;
+  static LOWATT_ALWAYS_INLINE Register wide_pairs(Register u) noexcept {
+    return _mm256_cmpgt_epi16(_mm256_maddubs_epi16(u, _mm256_set1_epi8(1)),
+                              _mm256_set1_epi16(narrow_pair));
+  }
   static LOWATT_ALWAYS_INLINE Register dot4_narrow(Register acc, Register u, Register s) noexcept {
     return _mm256_add_epi32(acc,
                             _mm256_madd_epi16(_mm256_maddubs_epi16(u, s), _mm256_set1_epi16(1)));
