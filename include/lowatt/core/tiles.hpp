@@ -57,9 +57,10 @@ struct ScoreTerms {
   Index head_step = 0;
   Index position = 0;  // where query 0 stands among the keys of the tiles
 
-  LOWATT_ALWAYS_INLINE bool any() const noexcept {
-    return bias != nullptr || slopes != nullptr || sinks != nullptr;
+  LOWATT_ALWAYS_INLINE bool add_to_scores() const noexcept {
+    return bias != nullptr || slopes != nullptr;
   }
+  LOWATT_ALWAYS_INLINE bool any() const noexcept { return add_to_scores() || sinks != nullptr; }
   // What the sink of row r adds to weights that are relative to 2^maximum.
   LOWATT_ALWAYS_INLINE double sink_weight(Index r, double maximum) const noexcept {
     constexpr double log2_e = 0x1.71547652b82fep+0;

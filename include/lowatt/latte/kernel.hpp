@@ -63,7 +63,7 @@ void latte_prepare(const LatteArguments& arguments) noexcept {
       Op::store(workspace.query_high + r * stride + c, Op::subtract_u8(high, high_offset));
     }
   }
-  const bool has_terms = block.terms.any();
+  const bool has_terms = block.terms.add_to_scores();
   for (Index r = 0; r < block.rows; ++r) {
     const float query_scale = scales[r].scale;
     workspace.threshold[r] = static_cast<std::int32_t>(
@@ -96,7 +96,7 @@ void latte_first_pass(const LatteArguments& arguments) noexcept {
 template <class L>
 void latte_statistic(const LatteArguments& arguments) noexcept {
   latte_first_pass<L>(arguments);
-  if (!arguments.block.terms.any()) return;
+  if (!arguments.block.terms.add_to_scores()) return;
   if (arguments.block.head_dim <= latte_most_narrow_head_dim)
     latte_find_best_with_terms<L, std::int16_t>(arguments.block);
   else
@@ -129,13 +129,22 @@ void latte_add_survivors(const LatteArguments& arguments) noexcept {
 }
 template <class L>
 void latte_accumulate(const LatteArguments& arguments) noexcept {
-  const bool has_terms = arguments.block.terms.any();
+  const bool has_terms = arguments.block.terms.add_to_scores();
   if (arguments.block.head_dim <= latte_most_narrow_head_dim)
     has_terms ? latte_add_survivors_with_terms<L, std::int16_t>(arguments)
               : latte_add_survivors<L, std::int16_t>(arguments);
   else
     has_terms ? latte_add_survivors_with_terms<L, std::int32_t>(arguments)
               : latte_add_survivors<L, std::int32_t>(arguments);
+}
+
+// log2 of what the weights of row r are relative to, where it has survivors.
+template <class L>
+LOWATT_ALWAYS_INLINE double latte_reference(const BlockArguments& block,
+                                            const LatteWorkspace& workspace, Index r) noexcept {
+  if (block.terms.add_to_scores()) return workspace.maximum[r];
+  return static_cast<double>(workspace.best[r] - workspace.dot_offset(r, block.head_dim)) *
+         static_cast<double>(workspace.unit[r]);
 }
 
 // Weighted values over weights.
@@ -146,9 +155,10 @@ void latte_finish(const LatteArguments& arguments) noexcept {
   for (Index r = 0; r < block.rows; ++r) {
     const float* sums = workspace.weighted + r * workspace.value_stride;
     const bool any = workspace.best[r] != LatteWorkspace::no_key;
-    const double total = workspace.weight_sum[r] + block.terms.sink_weight(r, workspace.maximum[r]);
+    double total = workspace.weight_sum[r];
     float* out = block.out + r * block.out_stride;
     if (block.terms.sinks != nullptr) {
+      if (any) total += block.terms.sink_weight(r, latte_reference<L>(block, workspace, r));
       // A sink may leave shares that only double holds.
       const double inverse = static_cast<double>(arguments.value_scale) / total;
       for (Index c = 0; c < block.value_dim; ++c)
@@ -184,12 +194,7 @@ void latte_store_part(const LatteArguments& arguments, PartRows<double> part) no
     const bool any = workspace.best[r] != LatteWorkspace::no_key;
     part.weight(r) = any ? workspace.weight_sum[r] : 0.0;
     part.maximum(r) = -__builtin_inf();
-    if (any && arguments.block.terms.any())
-      part.maximum(r) = workspace.maximum[r];
-    else if (any)
-      part.maximum(r) = static_cast<double>(workspace.best[r] -
-                                            workspace.dot_offset(r, arguments.block.head_dim)) *
-                        static_cast<double>(workspace.unit[r]);
+    if (any) part.maximum(r) = latte_reference<L>(arguments.block, workspace, r);
     const float* sums = workspace.weighted + r * workspace.value_stride;
     for (Index c = 0; c < part.value_dim; ++c)
       part.sums(r)[c] = any ? static_cast<double>(sums[c]) : 0.0;
