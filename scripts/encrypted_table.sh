@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Usage: encrypted_table.sh PROGRAM [largest number of tokens] [options of the program]
 # The table in docs/encrypted.md: PROGRAM (build/examples/encrypted) for 2, 4 and 8 tokens at dim 2 and 4.
-# All of it takes hours; `encrypted_table.sh PROGRAM 2` is the first two rows.
+# All of it takes an hour and a half of one processor; `encrypted_table.sh PROGRAM 2` is the first two rows.
 set -euo pipefail
 program=$1 largest=${2-8}
 shift $(($# < 2 ? $# : 2))
