@@ -83,8 +83,10 @@ TYPED_TEST(SavedCache, DamageIsToldAndChangesNothing) {
 TYPED_TEST(SavedCache, ForgedHeaders) {
   const Bytes saved = lowatt::save(this->ragged());
   const lowatt::View<const float> q = this->views().q;
+  test::Sampler samples;
   for (Index i = 32; i < 600; ++i)
     for (const int value : {0, 1, 0x7f, 0xff}) {
+      if (!samples()) continue;
       Bytes changed = saved;
       changed[i] = static_cast<std::byte>(value);
       typename TestFixture::Cache cache;

@@ -86,19 +86,28 @@ inline const std::vector<lowatt::Level>& levels() {
   return available;
 }
 
+// Says of each of many cases that are alike whether it is in the sample; of all without a sample.
+class Sampler {
+ public:
+  bool operator()() { return static_cast<int>(random_() % 100) < percent; }
+  const int percent = environment_number("LOWATT_TEST_SAMPLE", 100);
+  const unsigned seed = static_cast<unsigned>(environment_number("LOWATT_TEST_SEED", 1));
+
+ private:
+  std::mt19937 random_{seed};
+};
+
 // Every length of the boundary list with every head_dim of the other; what else varies is drawn.
 inline std::vector<Case> sweep(unsigned seed = 1) {
   constexpr Index lengths[] = {1, 2, 3, 15, 16, 17, 63, 64, 65, 127, 200, 513};
   constexpr Index dims[] = {1, 3, 8, 31, 32, 40, 64, 80, 96, 128, 160, 256, 300};
   constexpr Index groups[][2] = {{1, 1}, {2, 2}, {4, 2}, {3, 1}};
-  const int percent = environment_number("LOWATT_TEST_SAMPLE", 100);
-  const auto sample_seed = static_cast<unsigned>(environment_number("LOWATT_TEST_SEED", 1));
-  std::mt19937 random(seed), sample(sample_seed);
+  std::mt19937 random(seed);
+  Sampler samples;
   const auto draw = [&](auto& list) -> auto& {
     return list[random() % std::size(list)];
   };
   std::vector<Case> cases;
-  const auto samples = [&] { return static_cast<int>(sample() % 100) < percent; };
   for (const Index length : lengths)
     for (const Index dim : dims) {
       Case c;
@@ -114,9 +123,9 @@ inline std::vector<Case> sweep(unsigned seed = 1) {
       if (samples()) cases.push_back(c);
       if (cases.empty() && length == lengths[std::size(lengths) - 1]) cases.push_back(c);
     }
-  if (percent < 100)
+  if (samples.percent < 100)
     std::printf("sampled %zu of %zu cases: LOWATT_TEST_SAMPLE=%d LOWATT_TEST_SEED=%u\n",
-                cases.size(), std::size(lengths) * std::size(dims), percent, sample_seed);
+                cases.size(), std::size(lengths) * std::size(dims), samples.percent, samples.seed);
   return cases;
 }
 
