@@ -11,7 +11,10 @@
 
 class TemporaryFolder {
  public:
-  TemporaryFolder() : path_((std::filesystem::temp_directory_path() / "lowatt-XXXXXX").string()) {
+  // mkdtemp replaces six times the letter X.
+  TemporaryFolder()
+      : path_(
+            (std::filesystem::temp_directory_path() / ("lowatt-" + std::string(6, 'X'))).string()) {
     if (::mkdtemp(path_.data()) == nullptr) throw std::runtime_error("cannot create " + path_);
   }
   TemporaryFolder(const TemporaryFolder&) = delete;

@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <map>
 #include <memory>
 #include <random>
@@ -20,20 +19,16 @@
 
 #include "fhe/keys.hpp"
 #include "fhe/noise.hpp"
+#include "support/sample.hpp"
 
 namespace {
 
 using namespace lowatt;
 using Table = std::vector<std::int64_t>;
 
-int number_from_environment(const char* name, int otherwise) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? otherwise : std::stoi(text);
-}
-
 // So many, or as many percent of them as are asked for.
 int sampled(int count) {
-  return std::max(1, count * number_from_environment("LOWATT_TEST_SAMPLE", 100) / 100);
+  return std::max(1, count * test::Sampler().percent / 100);
 }
 
 // Keys take seconds to make: one pair per width, shared by the tests.
@@ -185,11 +180,12 @@ TEST_P(TfheWidth, LooksUpAllMessages) {
   // polynomial.
   std::vector<const Table*> tables = {&drawn};
   if (width <= 4) tables = {&identity, &square, &absolute, &relu, &drawn};
+  test::Sampler in_sample;
   for (const Table* table : tables) {
     const std::int64_t lowest_result = *std::min_element(table->begin(), table->end());
     std::vector<std::size_t> entries;
     for (std::size_t i = 0; i < table->size(); ++i) {
-      if (static_cast<int>(random() % 100) < sampled(100)) entries.push_back(i);
+      if (in_sample()) entries.push_back(i);
     }
     std::vector<fhe::Ciphertext> inputs, results(entries.size());
     for (const std::size_t i : entries)
@@ -253,7 +249,7 @@ TEST_P(TfheWidth, LooksUpAtTheNoiseLimit) {
 
 // Random additions, subtractions, scalings and lookups on a few integers, beside plain ones.
 TEST(Tfhe, ChainsOfOperationsDecrypt) {
-  const int operations = number_from_environment("LOWATT_TFHE_OPERATIONS", sampled(200));
+  const int operations = test::environment_number("LOWATT_TFHE_OPERATIONS", sampled(200));
   auto& [client, server] = keys(4);
   constexpr std::int64_t size = 16;
   struct Value {

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "sample.hpp"
 #include "strided_tensor.hpp"
 
 namespace test {
@@ -49,19 +50,6 @@ struct Inputs {
   StridedTensor q, k, v, out, expected;
 };
 
-inline int environment_number(const char* name, int otherwise) {
-  const char* text = std::getenv(name);
-  if (text == nullptr || *text == '\0') return otherwise;
-  char* end = nullptr;
-  const long number = std::strtol(text, &end, 10);
-  if (*end != '\0' || number < 1 || number > 1'000'000'000) {
-    std::fprintf(stderr, "%s is '%s'; it must be a whole number from 1 to 1000000000\n", name,
-                 text);
-    std::exit(1);
-  }
-  return static_cast<int>(number);
-}
-
 // Levels that this program can run here; those it cannot are named once.
 inline const std::vector<lowatt::Level>& levels() {
   static const std::vector<lowatt::Level> available = [] {
@@ -85,17 +73,6 @@ inline const std::vector<lowatt::Level>& levels() {
   }();
   return available;
 }
-
-// Says of each of many cases that are alike whether it is in the sample; of all without a sample.
-class Sampler {
- public:
-  bool operator()() { return static_cast<int>(random_() % 100) < percent; }
-  const int percent = environment_number("LOWATT_TEST_SAMPLE", 100);
-  const unsigned seed = static_cast<unsigned>(environment_number("LOWATT_TEST_SEED", 1));
-
- private:
-  std::mt19937 random_{seed};
-};
 
 // Every length of the boundary list with every head_dim of the other; what else varies is drawn.
 inline std::vector<Case> sweep(unsigned seed = 1) {

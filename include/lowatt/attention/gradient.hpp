@@ -127,12 +127,11 @@ inline GradientArguments head_arguments(View<const float> q, View<const float> k
   return arguments;
 }
 
-// Of all workers.
+// Bytes for so many workers.
 template <class M>
-Status training_workspace(const M& mechanism, const Shape& shape, const Options& options,
+Status training_workspace(const M& mechanism, const Shape& shape, int workers,
                           Index& bytes) noexcept {
   if (Status status = GradientAdapter<M>::validate(mechanism, shape); !status.ok()) return status;
-  const int workers = options.executor.workers();
   if (Status status = check_workers(workers); !status.ok()) return status;
   // No workspace takes more bytes, but for copies of the keys in float32, which are in memory too.
   constexpr Index per_dim = 1 << 10, per_key = 1 << 10;
@@ -165,8 +164,9 @@ Status run_heads(const M& mechanism, View<const float> q, View<const float> k, V
     return failure(StatusCode::unsupported,
                    "options.log_sum_exp is given; training does not report it");
   if (Status status = check_causal_alone(options); !status.ok()) return status;
+  const int workers = options.executor.workers();
   Index needed = 0;
-  if (Status status = training_workspace(mechanism, training_shape(q, k, v), options, needed);
+  if (Status status = training_workspace(mechanism, training_shape(q, k, v), workers, needed);
       !status.ok())
     return status;
   const KernelTable* table = nullptr;
@@ -185,7 +185,7 @@ Status run_heads(const M& mechanism, View<const float> q, View<const float> k, V
       const HeadPosition head{b, h, kv_head, q.heads, k.heads};
       each(*table, calibration, head,
            head_arguments(q, k, v, head, options.causal,
-                          workspace.data + worker * (needed / options.executor.workers())));
+                          workspace.data + worker * (needed / workers)));
     }
   });
   return {};
@@ -230,8 +230,8 @@ Status try_training_workspace_bytes(const M& mechanism, View<const float> q, Vie
                                     Index& bytes) noexcept {
   if (Status status = detail::check_samples(q, k, v); !status.ok()) return status;
   Index needed = 0;
-  Status status =
-      detail::training_workspace(mechanism, detail::training_shape(q, k, v), options, needed);
+  Status status = detail::training_workspace(mechanism, detail::training_shape(q, k, v),
+                                             options.executor.workers(), needed);
   if (status.ok()) bytes = needed;
   return status;
 }

@@ -31,17 +31,12 @@ inline constexpr Index bitformer_amx_weight_bytes = 32 * tile_keys;
 
 // The table of probabilities: fewer than 64 entries are kept in a register.
 struct BitformerSmallTable {
-  static constexpr Index count = 63;  // at most
   __m512i entries;
 
   LOWATT_ALWAYS_INLINE explicit BitformerSmallTable(const BitformerArguments& arguments) noexcept
       : entries(_mm512_loadu_si512(arguments.table)) {}
-  // Of differences of 8 bits; of 16, by bytes.
-  LOWATT_ALWAYS_INLINE __m512i lookup(__m512i low) const noexcept {
-    return _mm512_permutexvar_epi8(_mm512_min_epu8(low, _mm512_set1_epi8(63)), entries);
-  }
-  LOWATT_ALWAYS_INLINE __m512i lookup(__m512i low, __m512i high) const noexcept {
-    return _mm512_maskz_mov_epi8(_mm512_testn_epi8_mask(high, high), lookup(low));
+  LOWATT_ALWAYS_INLINE __m512i lookup(__m512i differences) const noexcept {
+    return _mm512_permutexvar_epi8(_mm512_min_epu8(differences, _mm512_set1_epi8(63)), entries);
   }
 };
 struct BitformerTable {
@@ -50,6 +45,7 @@ struct BitformerTable {
 
   LOWATT_ALWAYS_INLINE explicit BitformerTable(const BitformerArguments& arguments) noexcept
       : entries(arguments.table), count(arguments.table_entries) {}
+  // Of differences of 8 bits; of 16, by bytes.
   LOWATT_ALWAYS_INLINE __m512i lookup(__m512i low) const noexcept {
     return Ops<arch::amx>::lookup_u8(entries, static_cast<int>(count), low);
   }
@@ -86,17 +82,19 @@ LOWATT_ALWAYS_INLINE __m512i bitformer_amx_look_up(const std::uint16_t* distance
   // Bytes are packed by parts of 128 bits, and brought into order after the lookup.
   const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
   const __m512i lower_byte = _mm512_set1_epi16(255);
-  if (table.count <= 255) {
-    // Entry 255 is 0: differences that are larger may be cut to it.
-    const __m512i cut = _mm512_packus_epi16(_mm512_min_epu16(first, lower_byte),
-                                            _mm512_min_epu16(second, lower_byte));
-    return _mm512_permutexvar_epi64(order, table.lookup(cut));
+  if constexpr (std::is_same_v<Table, BitformerTable>) {
+    if (table.count > 255) {
+      const __m512i low = _mm512_packus_epi16(_mm512_and_si512(first, lower_byte),
+                                              _mm512_and_si512(second, lower_byte));
+      const __m512i high =
+          _mm512_packus_epi16(_mm512_srli_epi16(first, 8), _mm512_srli_epi16(second, 8));
+      return _mm512_permutexvar_epi64(order, table.lookup(low, high));
+    }
   }
-  const __m512i low = _mm512_packus_epi16(_mm512_and_si512(first, lower_byte),
-                                          _mm512_and_si512(second, lower_byte));
-  const __m512i high =
-      _mm512_packus_epi16(_mm512_srli_epi16(first, 8), _mm512_srli_epi16(second, 8));
-  return _mm512_permutexvar_epi64(order, table.lookup(low, high));
+  // Entry 255 is 0: differences that are larger may be cut to it.
+  const __m512i cut = _mm512_packus_epi16(_mm512_min_epu16(first, lower_byte),
+                                          _mm512_min_epu16(second, lower_byte));
+  return _mm512_permutexvar_epi64(order, table.lookup(cut));
 }
 
 // Which keys of tile t each of 32 rows from `first` on sees.

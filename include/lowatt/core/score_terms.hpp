@@ -15,8 +15,11 @@ struct CallScoreTerms {
   const float* slopes = nullptr;  // [query_heads], a score loses slope * |query - key|
   const float* sinks = nullptr;   // [query_heads]
 
+  LOWATT_ALWAYS_INLINE constexpr bool add_to_scores() const noexcept {
+    return bias.data != nullptr || slopes != nullptr;
+  }
   LOWATT_ALWAYS_INLINE constexpr bool any() const noexcept {
-    return bias.data != nullptr || slopes != nullptr || sinks != nullptr;
+    return add_to_scores() || sinks != nullptr;
   }
 
   // What bias and slope add to the score of query i and key j.

@@ -84,7 +84,7 @@ Status latte_reference(const Latte& mechanism, View<const float> q, View<const f
 
         // 2. The keys that come close to it; 3. their exact logits.
         const Index threshold = latte_threshold(mechanism.theta[h], sq, sk, scale, q.dim,
-                                                terms.any() ? latte_largest_step : 0);
+                                                terms.add_to_scores() ? latte_largest_step : 0);
         const auto survives = [&](Index j) { return best_low - low[j] <= threshold; };
         double best_logit = -__builtin_inf();
         for (Index j = visible.begin; j < visible.end; ++j) {
