@@ -211,8 +211,12 @@ void run(const M& mechanism, const Bound& bound, const Call& call, Bytes& bytes)
           bias.push_back(static_cast<float>(
               options.score_terms().of_pair(b, h, i, j, shape.queries, shape.keys)));
         }
+        // Quantised, an infinity is the largest value of the calibration.
+        const double infinite =
+            of_head.value_absmax.empty() ? 0 : static_cast<double>(of_head.value_absmax[0]);
         for (const float value : values)
-          if (std::isfinite(value)) largest = std::max(largest, std::fabs(double{value}));
+          if (!std::isnan(value))
+            largest = std::max(largest, std::isinf(value) ? infinite : std::fabs(double{value}));
         const auto count = static_cast<Index>(keys.size()) / shape.head_dim;
         lowatt::CallScoreTerms terms{.bias = {bias.data(), 1, 1, count}};
         if (options.sinks != nullptr) terms.sinks = options.sinks + h;
