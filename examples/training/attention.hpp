@@ -53,7 +53,11 @@ Attended attend_kernels(const AttentionForm& form, const AttentionScalars& scala
 Attended attend_integer(const AttentionForm& form, const AttentionScalars& scalars, const Tensor& q,
                         const Tensor& k, const Tensor& v);
 
-enum class Arithmetic { formula, kernels, integer };
+// What inference runs as the output, with gradients as if attend_kernels() had given it.
+Attended attend_straight_through(const AttentionForm& form, const AttentionScalars& scalars,
+                                 const Tensor& q, const Tensor& k, const Tensor& v);
+
+enum class Arithmetic { formula, kernels, integer, straight_through };
 Attended attend(Arithmetic arithmetic, const AttentionForm& form, const AttentionScalars& scalars,
                 const Tensor& q, const Tensor& k, const Tensor& v);
 

@@ -238,6 +238,14 @@ Attended attend_integer(const AttentionForm& form, const AttentionScalars& scala
   return result;
 }
 
+Attended attend_straight_through(const AttentionForm& form, const AttentionScalars& scalars,
+                                 const Tensor& q, const Tensor& k, const Tensor& v) {
+  Attended result = attend_kernels(form, scalars, q, k, v);
+  const Tensor integer = attend_integer(form, scalars, q, k, v).out;
+  result.out = result.out + (integer - result.out).detach();
+  return result;
+}
+
 Attended attend(Arithmetic arithmetic, const AttentionForm& form, const AttentionScalars& scalars,
                 const Tensor& q, const Tensor& k, const Tensor& v) {
   switch (arithmetic) {
@@ -245,6 +253,8 @@ Attended attend(Arithmetic arithmetic, const AttentionForm& form, const Attentio
       return attend_formula(form, scalars, q, k, v);
     case Arithmetic::kernels:
       return attend_kernels(form, scalars, q, k, v);
+    case Arithmetic::straight_through:
+      return attend_straight_through(form, scalars, q, k, v);
     default:
       return attend_integer(form, scalars, q, k, v);
   }

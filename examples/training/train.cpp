@@ -106,8 +106,10 @@ void run(int argc, char** argv) {
                  "LATTE: share of pairs that thresholds are calibrated to drop before training")
       ->check(CLI::Range(0.0, 0.999))
       ->capture_default_str();
-  app.add_option("--kernels", options.kernels, "arithmetic of attention in training")
-      ->check(CLI::IsMember({"lowatt", "torch"}))
+  app.add_option("--kernels", options.kernels,
+                 "arithmetic of attention in training; integer: what inference runs forwards, "
+                 "Lowatt's gradients backwards")
+      ->check(CLI::IsMember({"lowatt", "torch", "integer"}))
       ->capture_default_str();
   app.add_flag("--resume", run.resume, "continue from the checkpoint in --out, if there is one");
   app.add_option("--log-every", run.log_every, "steps per row of metrics")
@@ -144,6 +146,7 @@ void run(int argc, char** argv) {
     schedule.steps = static_cast<std::int64_t>(
         options.epochs * static_cast<double>(task->training_examples / task->batch));
   if (options.kernels == "torch") run.arithmetic = training::Arithmetic::formula;
+  if (options.kernels == "integer") run.arithmetic = training::Arithmetic::straight_through;
   if (options.center && options.attention == "bitformer" && task->shape.form.causal)
     throw support::InputError(
         "--center: the mean over all keys tells a token what comes after it; "

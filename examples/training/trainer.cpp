@@ -323,8 +323,10 @@ void train(Task& task, Model& model, const Run& run) {
   Trainer trainer(task, model, run);
   if (!trainer.train()) return;
   const double seconds = trainer.seconds();
+  const Arithmetic exact =
+      run.arithmetic == Arithmetic::straight_through ? Arithmetic::kernels : run.arithmetic;
   export_model(run.folder + "/model.safetensors", task, model);
-  write_result(task, model, run, seconds, judge(task, model, run.arithmetic, run.test_limit),
+  write_result(task, model, run, seconds, judge(task, model, exact, run.test_limit),
                judge(task, model, Arithmetic::integer, run.test_limit));
 }
 

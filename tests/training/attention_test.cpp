@@ -1,5 +1,5 @@
 // The kernels and the formulas in libtorch's operations train alike: outputs, survival, and
-// gradients of inputs and of every learned scalar.
+// gradients of inputs and of every learned scalar. Integers forwards keep those gradients.
 #include "attention.hpp"
 
 #include <gtest/gtest.h>
@@ -57,7 +57,7 @@ class Attention : public testing::TestWithParam<Case> {
     Tensor loss =
         (attended.out * torch::linspace(-1, 1, attended.out.numel()).view_as(attended.out)).sum();
     if (attended.survival.defined()) loss = loss + 3 * attended.survival;
-    loss.backward();
+    if (loss.requires_grad()) loss.backward();
     Result result{attended.out.detach(), attended.survival, {}};
     for (const Tensor& leaf : leaves) result.gradients.push_back(leaf.grad());
     return result;
@@ -82,6 +82,18 @@ TEST_P(Attention, KernelsTrainAsTheFormulaDoes) {
     EXPECT_GT(formula.gradients[i].norm().item<double>(), 0) << "gradient " << i;
     EXPECT_LT(distance(kernels.gradients[i], formula.gradients[i]), 1e-4) << "gradient " << i;
   }
+}
+
+// Loss of the same slope at any output: gradients are those of the float kernels.
+TEST_P(Attention, StraightThroughIntegersForwardsAndFloatGradientsBackwards) {
+  const std::vector<std::int64_t> shape{3, 37, 2, 16};
+  const Tensor q = torch::randn(shape), k = torch::randn(shape), v = torch::randn(shape);
+  const Result straight = run(Arithmetic::straight_through, q, k, v);
+  const Result kernels = run(Arithmetic::kernels, q, k, v);
+  EXPECT_LT(distance(straight.out, run(Arithmetic::integer, q, k, v).out), 1e-6);
+  EXPECT_GT(distance(straight.out, kernels.out), 1e-4);
+  for (std::size_t i = 0; i < kernels.gradients.size(); ++i)
+    EXPECT_TRUE(torch::equal(straight.gradients[i], kernels.gradients[i])) << "gradient " << i;
 }
 
 AttentionForm with(Mechanism mechanism, bool causal, bool is_signed = true, bool center = false,
