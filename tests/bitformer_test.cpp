@@ -74,25 +74,71 @@ TEST(Bitformer, CalibratedTemperature) {
   }
 }
 
+// Queries of 9 and -9, and keys that differ from the first of them in so many channels, whatever
+// the planes, as flipped(token) says.
+template <class Flipped>
+void set_distances(Inputs& inputs, Flipped&& flipped) {
+  inputs.q.for_each([](float& x) { x = x < 0 ? -9.0f : 9.0f; });
+  const auto keys = inputs.k.view();
+  for (Index t = 0; t < keys.tokens; ++t)
+    for (Index i = 0; i < keys.dim; ++i) {
+      const float query = inputs.q.view().row(0, 0, 0)[i];
+      keys.row(0, 0, t)[i] = i < flipped(t) ? -query : query;
+    }
+}
+
 // Every distance from none to all bits, where its width in memory changes.
 TEST(Bitformer, WidthOfDistances) {
   constexpr struct {
     int planes;
     Index head_dim;
-  } widths[] = {{1, 247}, {1, 248}, {1, 249}, {1, 255},   {1, 256},  {1, 257},
-                {4, 62},  {4, 63},  {4, 64},  {8, 31},    {8, 32},   {5, 51},
-                {64, 3},  {64, 4},  {64, 5},  {64, 1023}, {64, 1024}};
+  } widths[] = {{1, 247}, {1, 248}, {1, 249}, {1, 255}, {1, 256},   {1, 257},  {4, 62},  {4, 63},
+                {4, 64},  {8, 31},  {8, 32},  {5, 51},  {1, 511},   {1, 512},  {1, 513}, {4, 128},
+                {64, 8},  {64, 3},  {64, 4},  {64, 5},  {64, 1023}, {64, 1024}};
   for (const auto& width : widths) {
     const Case c{{1, 1, 1, 18, 131, width.head_dim, 20}};
     Inputs inputs(c);
-    inputs.q.for_each([](float& x) { x = x < 0 ? -9.0f : 9.0f; });
-    for (Index t = 0; t < 131; ++t)
-      for (Index i = 0; i < width.head_dim; ++i) {
-        const float opposite = -inputs.q.view().row(0, 0, 0)[i];
-        inputs.k.view().row(0, 0, t)[i] = i * 130 < t * width.head_dim ? -opposite : opposite;
-      }
+    set_distances(inputs, [&](Index t) { return width.head_dim * (130 - t) / 130; });
     for (const double temperature : {0.0, 1e-6, 1e-3, 0.0122, 0.0123, 0.3, 1e300})
       expect_exact({.planes = width.planes, .clip = 1.0, .temperature = temperature}, c, inputs);
+  }
+}
+
+// The nearest key on both sides of what a byte counts, and of what it counts less a table.
+TEST(Bitformer, DistancesThatBytesCut) {
+  constexpr struct {
+    int planes;
+    Index head_dim;
+  } widths[] = {{1, 256}, {4, 64}, {2, 128}, {64, 4}, {1, 257}};
+  for (const auto& width : widths)
+    for (const Index nearest : {0, 192, 250, 253, 254, 255, 256})
+      for (const bool is_causal : {false, true})
+        for (const Index rows : {3, 18, 64}) {
+          const Case c{{1, 1, 1, rows, 131, width.head_dim, 20}, is_causal};
+          Inputs inputs(c);
+          const Index first = (nearest + width.planes - 1) / width.planes;
+          if (first > width.head_dim) continue;
+          // The first query's distances; those of others are about half of all bits.
+          set_distances(inputs, [&](Index t) {
+            return first + (t * 37 + 5) % 131 * (width.head_dim - first) / 131;
+          });
+          for (const int entries : {1, 62, 200, 300})
+            expect_exact({.planes = width.planes,
+                          .clip = 1.0,
+                          .temperature = std::log(510.0) / 2 / (entries - 0.5)},
+                         c, inputs);
+        }
+}
+
+// Likewise where keys are split: the nearest one is in the last part.
+TEST(Bitformer, DistancesThatBytesCutInParts) {
+  constexpr Index part = lowatt::KeySplit::part_tiles * lowatt::tile_keys, keys = 2 * part + 70;
+  for (const Index nearest : {100, 240, 254, 255, 256}) {
+    const Case c{{1, 1, 1, 1, keys, 256, 20}};
+    Inputs inputs(c);
+    set_distances(inputs, [&](Index t) { return t == keys - 9 ? nearest : 255 + t % 2; });
+    for (const int entries : {20, 62, 200})
+      expect_exact({.temperature = std::log(510.0) / 2 / (entries - 0.5)}, c, inputs);
   }
 }
 

@@ -159,7 +159,7 @@ struct Adapter<Bitformer> {
   }
   static bool is_exact(const Bitformer&) noexcept { return true; }
   static Index score_bytes(const Bitformer& mechanism, Index head_dim) noexcept {
-    return bit_distance_bytes(mechanism.planes, head_dim);
+    return bitformer_kept_bytes(mechanism.planes, head_dim);
   }
 
   template <class F>

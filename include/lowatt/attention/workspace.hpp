@@ -23,7 +23,7 @@ struct Workspace {
 
 inline Status take_workspace(const Options& options, Index needed, Workspace& workspace) noexcept {
   if (options.workspace == nullptr) {
-    workspace.allocated = Array<std::byte>(needed);
+    workspace.allocated = Array<std::byte>::unfilled(needed);
     if (workspace.allocated.size() != needed)
       return failure(StatusCode::out_of_memory, "no memory for a workspace of %td bytes", needed);
     workspace.data = workspace.allocated.data();

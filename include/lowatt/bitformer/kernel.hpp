@@ -4,7 +4,8 @@
 //   P_ij   = table[ham_ij - min_j ham_ij]
 //   out_ik = sv * sum_j P_ij v_jk / sum_j P_ij    over visible keys; integers until the division
 //
-// Lives on   vpxor + vpopcntb + vpaddb: eight bits of 64 pairs in three instructions, distances as
+// Lives on   vpxor + vpopcntb + vpaddusb: eight bits of 64 pairs in three instructions, distances
+// as
 //            bytes; a table lookup in registers (vpermb, vpermi2b; vpshufb below avx512icl), then
 //            vpdpbusd: 4 keys x 16 dims. Below avx512icl bits are counted by vpshufb, at sse2 by
 //            shifts and sums, and vpmaddubsw + vpmaddwd stand for vpdpbusd: P above 127, which they
@@ -12,8 +13,10 @@
 //            the dot product is two multiply-adds of 16-bit values. Level amx adds values on tile
 //            registers (tile_amx.hpp).
 // Layout     pack.hpp; the same for prefill and decode and at every level.
-// Overflow   distances are at most planes * head_dim: up to 255 they are kept in 8 bits, up to
-//            65535 in 16, beyond in 32 (simd/bit_tile.hpp).
+// Overflow   distances are at most planes * head_dim: up to 256 they are kept in 8 bits, cut at
+// 255;
+//            where a distance of 255 may weigh something it is counted once more as values are
+//            added. Up to 65535 they are kept in 16 bits, beyond in 32 (simd/bit_tile.hpp).
 //            sum P v gains at most 255 * 127 per key: 32 bits hold 66311 keys, so after every 1024
 //            tiles (65536 keys) sums move to 64 bits.
 // Tails      head_dim and value_dim are padded with zeros when packed; hidden and absent keys get
@@ -30,10 +33,16 @@ namespace lowatt {
 // Most bits of a query or key: what distances of 32 bits hold.
 inline constexpr Index bitformer_most_bits = 4294967295;
 
+// Bytes of a distance between the two passes. 256 bits, those of 64 dims in four planes, hardly
+// ever all differ.
+LOWATT_ALWAYS_INLINE constexpr Index bitformer_kept_bytes(int planes, Index head_dim) noexcept {
+  return planes * head_dim <= 256 ? 1 : bit_distance_bytes(planes, head_dim);
+}
+
 // As many as 64 bytes of distances per key allow.
 inline constexpr Index bitformer_most_rows = 64;
 LOWATT_ALWAYS_INLINE constexpr Index bitformer_query_block(int planes, Index head_dim) noexcept {
-  return bitformer_most_rows / bit_distance_bytes(planes, head_dim);
+  return bitformer_most_rows / bitformer_kept_bytes(planes, head_dim);
 }
 // Bytes of a probability table: one per difference of distances, in lines of all that a byte can
 // index.
@@ -48,6 +57,16 @@ struct BitformerArguments {
   const std::uint8_t* table = nullptr;  // bitformer_table_bytes(), zeros from table_entries on
   Index table_entries = 0;
   double value_scale = 0;
+
+  // Whether distances are kept in less than they may need.
+  LOWATT_ALWAYS_INLINE bool cuts_distances() const noexcept {
+    return bitformer_kept_bytes(planes, block.head_dim) <
+           bit_distance_bytes(planes, block.head_dim);
+  }
+  // Whether a distance of 255 may weigh something in a row of this minimum.
+  LOWATT_ALWAYS_INLINE bool weighs_cut(std::uint32_t minimum) const noexcept {
+    return minimum != UINT32_MAX && minimum + table_entries > 255;
+  }
 };
 
 // Tiles whose P are found and whose values are added together: sums stay in registers meanwhile.
@@ -108,7 +127,8 @@ struct BitformerWorkspace {
   Index query_stride = 0;
   std::uint8_t* query = nullptr;  // [rows][query_stride], for bit_distances()
   Index first_tile = 0;
-  std::byte* distances = nullptr;  // [tiles from first_tile on][rows][64], u8, u16 or u32; the last
+  // [tiles from first_tile on][rows][64], each bitformer_kept_bytes(); the last
+  std::byte* distances = nullptr;
 
   LOWATT_ALWAYS_INLINE BitformerWorkspace(std::byte* base, int planes, Index head_dim,
                                           Index value_dim) noexcept
@@ -140,7 +160,7 @@ LOWATT_ALWAYS_INLINE Index bitformer_workspace_bytes(int planes, Index head_dim,
   const Index block = bitformer_query_block(planes, head_dim);
   const Index rows = queries < block ? queries : block;
   return BitformerWorkspace(nullptr, planes, head_dim, value_dim).bytes() +
-         rows * round_up(keys, tile_keys) * bit_distance_bytes(planes, head_dim);
+         rows * round_up(keys, tile_keys) * bitformer_kept_bytes(planes, head_dim);
 }
 
 // Calls each(t, whether every row sees every key) for the tiles of which any row sees anything.
@@ -166,6 +186,41 @@ void bitformer_prepare(const BitformerArguments& arguments) noexcept {
   }
   sums.clear(block.rows);
   *sums.state = {};
+}
+
+// The distances of row r with all keys of tile t, where bytes cut them.
+template <class L>
+void bitformer_count_again(const BitformerArguments& arguments, const BitformerWorkspace& workspace,
+                           Index r, Index t, std::uint16_t* distances) noexcept {
+  bit_distances<L, 1>(workspace.query + r * workspace.query_stride, arguments.block.tiles.tile(t),
+                      bit_row_bytes(arguments.planes, arguments.block.head_dim), distances);
+}
+
+// Whether any of 64 kept distances may have been cut.
+template <class L>
+LOWATT_ALWAYS_INLINE bool has_cut_distance(const std::uint8_t* distances) noexcept {
+  using Op = Ops<L>;
+  std::uint32_t cut = 0;
+  for (Index j = 0; j < tile_keys; j += Op::bytes)
+    cut |= Op::nonzero_lanes(Op::subtract_saturate_u8(Op::load(distances + j), Op::fill_u8(254)));
+  return cut != 0;
+}
+
+// The least distance of row r to keys that it sees, counted again; UINT32_MAX without any.
+template <class L>
+std::uint32_t bitformer_least_again(const BitformerArguments& arguments,
+                                    const BitformerWorkspace& workspace, Index r) noexcept {
+  std::uint32_t least = UINT32_MAX;
+  for_visible_tiles(arguments.block, [&](Index t, bool is_full) noexcept {
+    const std::uint64_t visible = is_full ? ~std::uint64_t{0} : arguments.block.visible_word(r, t);
+    if (visible == 0) return;
+    alignas(64) std::uint16_t distances[tile_keys];
+    bitformer_count_again<L>(arguments, workspace, r, t, distances);
+    hide(distances, visible, std::uint16_t{UINT16_MAX});
+    const std::uint32_t here = least_distance<L>(distances);
+    least = here < least ? here : least;
+  });
+  return least;
 }
 
 template <class L, class Distance>
@@ -196,16 +251,18 @@ void bitformer_statistic_of(const BitformerArguments& arguments) noexcept {
   });
 
   for (Index r = 0; r < block.rows; ++r) {
-    const Distance least = least_distance<L>(minimum[r]);
+    std::uint32_t least = least_distance<L>(minimum[r]);
+    if (least == farthest && arguments.cuts_distances())
+      least = bitformer_least_again<L>(arguments, workspace, r);
     if (least < workspace.sums.minimum[r]) workspace.sums.minimum[r] = least;
   }
 }
 
-// Calls f.operator()<Distance>() with the type that holds a block's distances.
+// Calls f.operator()<Distance>() with the type that a block's distances are kept in.
 template <class F>
 LOWATT_ALWAYS_INLINE void with_bitformer_distance(const BitformerArguments& arguments,
                                                   F&& f) noexcept {
-  switch (bit_distance_bytes(arguments.planes, arguments.block.head_dim)) {
+  switch (bitformer_kept_bytes(arguments.planes, arguments.block.head_dim)) {
     case 1:
       return f.template operator()<std::uint8_t>();
     case 2:
@@ -239,6 +296,15 @@ LOWATT_ALWAYS_INLINE void bitformer_weigh(const BitformerArguments& arguments,
   }
 }
 
+// The same of row r with tile t, from distances counted again.
+template <class L>
+void bitformer_weigh_again(const BitformerArguments& arguments, const BitformerWorkspace& workspace,
+                           Index r, Index t, std::uint8_t* p) noexcept {
+  alignas(64) std::uint16_t counted[tile_keys];
+  bitformer_count_again<L>(arguments, workspace, r, t, counted);
+  bitformer_weigh<L>(arguments, counted, static_cast<std::uint16_t>(workspace.sums.minimum[r]), p);
+}
+
 // P of Rows rows with the tiles of a batch, in two parts that dot4_narrow can take. The second one
 // is 0 but for neighbours of which one has half the largest weight or more and both together more
 // than the largest.
@@ -260,18 +326,22 @@ Index bitformer_weigh_batch(const BitformerArguments& arguments, const Bitformer
   const BlockArguments& block = arguments.block;
   const BitformerWorkspace workspace(arguments);
   const BitformerSums& sums = workspace.sums;
+  const bool cuts_distances = arguments.cuts_distances();
   Index rests = 0;
   for (int r = 0; r < Rows; ++r) {
-    const auto minimum = static_cast<Distance>(sums.minimum[first + r]);
+    const std::uint32_t minimum = sums.minimum[first + r];
+    const bool weighs_cut = cuts_distances && arguments.weighs_cut(minimum);
     std::int32_t* total = sums.sums + (first + r) * sums.stride + sums.dims;
     Register sum = Op::load(total);
     for (Index t = 0; t < batch.count; ++t) {
       std::uint8_t* p = weights.bytes[r][t];
       const Index position = batch.position[t];
-      bitformer_weigh<L>(
-          arguments,
-          workspace.tile_distances<Distance>(block.rows, position) + (first + r) * tile_keys,
-          minimum, p);
+      const Distance* distances =
+          workspace.tile_distances<Distance>(block.rows, position) + (first + r) * tile_keys;
+      bitformer_weigh<L>(arguments, distances, static_cast<Distance>(minimum), p);
+      if constexpr (sizeof(Distance) == 1)
+        if (weighs_cut && has_cut_distance<L>(distances))
+          bitformer_weigh_again<L>(arguments, workspace, first + r, position, p);
       if (!batch.is_full[t]) hide(p, block.visible_word(first + r, position), std::uint8_t{0});
       std::uint32_t groups = 0;
       for (Index j = 0; j < tile_keys; j += Op::bytes) {
@@ -441,45 +511,37 @@ void bitformer_accumulate(const BitformerArguments& arguments) noexcept {
   bitformer_accumulate_rows<L>(arguments);
 }
 
-// Weighted means of one row to float: in double, left to right, rounded once. `sum` yields a dim's
-// sum; dims that are there are counted in blocks, so that loops have no tails but the last one.
-template <class L, class Sum>
-LOWATT_ALWAYS_INLINE void bitformer_means(double scale, double divisor, Index dims, Sum&& sum,
-                                          float* __restrict out) noexcept {
-  const double inverse = 1.0 / divisor;
-  const auto mean = [&](Index c) __attribute__((always_inline)) {
-    return static_cast<float>(
-        Ops<L>::quotient(scale * static_cast<double>(sum(c)), divisor, inverse));
-  };
-  Index c = 0;
-  for (; c + value_block <= dims; c += value_block)
-    for (Index i = c; i < c + value_block; ++i) out[i] = mean(i);
-  for (; c < dims; ++c) out[c] = mean(c);
-}
-
+// Weighted means of the block's rows to float: in double, left to right, rounded once.
 template <class L>
 void bitformer_finish(const BitformerArguments& arguments) noexcept {
+  using Op = Ops<L>;
   const BlockArguments& block = arguments.block;
   const BitformerSums sums = BitformerWorkspace(arguments).sums;
   const Index dims = block.value_dim;
+  const double scale = arguments.value_scale;
   for (Index r = 0; r < block.rows; ++r) {
     float* out = block.out + r * block.out_stride;
     const std::int32_t* narrow = sums.sums + r * sums.stride;
     const std::int64_t* wide = sums.wide_sums + r * sums.stride;
-    std::int32_t recent = 0;  // at most 255 * 64 * most_tiles
-    for (Index i = 0; i < Ops<L>::lanes; ++i) recent += narrow[sums.dims + i];
-    std::int64_t weight = recent;
+    // Recent tiles: at most 255 * 64 * most_tiles.
+    std::int64_t weight = Op::reduce_add_i32(Op::load(narrow + sums.dims));
     if (sums.state->is_wide)
-      for (Index i = 0; i < Ops<L>::lanes; ++i) weight += wide[sums.dims + i];
-    const auto divisor = static_cast<double>(weight);  // 0: the row sees no key
-    if (weight == 0)
+      for (Index i = 0; i < Op::lanes; ++i) weight += wide[sums.dims + i];
+    const auto divisor = static_cast<double>(weight);
+    if (weight == 0) {  // the row sees no key
       for (Index c = 0; c < dims; ++c) out[c] = 0;
-    else if (sums.state->is_wide)
-      bitformer_means<L>(
-          arguments.value_scale, divisor, dims, [=](Index c) { return wide[c] + narrow[c]; }, out);
-    else
-      bitformer_means<L>(
-          arguments.value_scale, divisor, dims, [=](Index c) { return narrow[c]; }, out);
+    } else if (sums.state->is_wide) {
+      for (Index c = 0; c < dims; ++c)
+        out[c] = static_cast<float>(scale * static_cast<double>(wide[c] + narrow[c]) / divisor);
+    } else {
+      const double inverse = 1.0 / divisor;
+      const auto means = [=](Index c) __attribute__((always_inline)) {
+        return Op::quotients(Op::load(narrow + c), scale, divisor, inverse);
+      };
+      Index c = 0;
+      for (; c + Op::lanes <= dims; c += Op::lanes) means(c).store_unaligned(out + c);
+      if (c < dims) Op::store_lanes(out + c, means(c), dims - c);
+    }
   }
 }
 

@@ -210,13 +210,30 @@ void bitformer_amx_accumulate(const BitformerArguments& arguments) noexcept {
     bitformer_amx_accumulate_of<L, Distance, BitformerTable>(arguments);
 }
 
+// Whether a distance that was cut may weigh something in any row.
+template <class L>
+bool bitformer_amx_weighs_cut(const BitformerArguments& arguments) noexcept {
+  if (!arguments.cuts_distances()) return false;
+  const BitformerWorkspace workspace(arguments);
+  const Index rows = arguments.block.rows;
+  bool weighs = false;
+  for (Index r = 0; r < rows; ++r)
+    if (arguments.weighs_cut(workspace.sums.minimum[r]))
+      for_visible_tiles(arguments.block, [&](Index t, bool) noexcept {
+        weighs = weighs || has_cut_distance<L>(workspace.tile_distances<std::uint8_t>(rows, t) +
+                                               r * tile_keys);
+      });
+  return weighs;
+}
+
 template <>
 inline void bitformer_accumulate<arch::amx>(const BitformerArguments& arguments) noexcept {
   const BlockArguments& block = arguments.block;
-  const Index distance_bytes = bit_distance_bytes(arguments.planes, block.head_dim);
-  if (block.rows < bitformer_amx_least_rows || distance_bytes > 2)
+  const Index kept_bytes = bitformer_kept_bytes(arguments.planes, block.head_dim);
+  if (block.rows < bitformer_amx_least_rows || kept_bytes > 2 ||
+      bitformer_amx_weighs_cut<arch::amx>(arguments))
     bitformer_accumulate_rows<arch::amx>(arguments);
-  else if (distance_bytes == 1)
+  else if (kept_bytes == 1)
     bitformer_amx_accumulate<arch::amx, std::uint8_t>(arguments);
   else
     bitformer_amx_accumulate<arch::amx, std::uint16_t>(arguments);

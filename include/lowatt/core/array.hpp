@@ -21,14 +21,17 @@ class Array {
   Array() noexcept = default;
 
   // Zero-filled. When memory runs out, the array is empty: compare size() with what was asked for.
-  explicit Array(Index size) noexcept {
-    if (size <= 0 || static_cast<std::size_t>(size) > (PTRDIFF_MAX - alignment) / sizeof(T)) return;
-    const std::size_t bytes =
-        (static_cast<std::size_t>(size) * sizeof(T) + alignment - 1) / alignment * alignment;
-    data_ = static_cast<T*>(std::aligned_alloc(alignment, bytes));
-    if (data_ == nullptr) return;
-    std::memset(static_cast<void*>(data_), 0, bytes);
-    size_ = size;
+  explicit Array(Index size) noexcept : Array(unfilled(size)) {
+    if (size_ > 0) std::memset(static_cast<void*>(data_), 0, bytes_of(size_));
+  }
+  // The same, but with what the memory held before.
+  static Array unfilled(Index size) noexcept {
+    Array made;
+    if (size <= 0 || static_cast<std::size_t>(size) > (PTRDIFF_MAX - alignment) / sizeof(T))
+      return made;
+    made.data_ = static_cast<T*>(std::aligned_alloc(alignment, bytes_of(size)));
+    if (made.data_ != nullptr) made.size_ = size;
+    return made;
   }
   Array(Index size, const T& value) noexcept : Array(size) {
     for (T& element : *this) element = value;
@@ -61,6 +64,10 @@ class Array {
   const T* end() const noexcept { return data_ + size_; }
 
  private:
+  static std::size_t bytes_of(Index size) noexcept {
+    return (static_cast<std::size_t>(size) * sizeof(T) + alignment - 1) / alignment * alignment;
+  }
+
   T* data_ = nullptr;
   Index size_ = 0;
 };

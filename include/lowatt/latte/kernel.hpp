@@ -47,12 +47,8 @@ void latte_prepare(const LatteArguments& arguments) noexcept {
   // 8: rounding is an addition, and its limit is saturation.
   const auto offset = Op::fill_u8(128), high_offset = Op::fill_u8(8);
   const auto rounding = Op::fill_u8(arguments.split == NibbleSplit::round ? 8 : 0);
-  // Step by step for all rows: one row's steps wait for each other, those of several rows do not.
-  float largest[latte_most_rows];
-  SymmetricScale scales[latte_most_rows] = {};
-  for (Index r = 0; r < block.rows; ++r)
-    largest[r] = finite_absmax(block.query + r * block.query_stride, block.head_dim);
-  for (Index r = 0; r < block.rows; ++r) scales[r] = symmetric_scale(largest[r], int8_limit);
+  SymmetricScale scales[latte_most_rows];
+  int8_query_scales(block, scales);
   for (Index r = 0; r < block.rows; ++r) {
     std::int8_t* bytes = workspace.query + r * stride;
     quantize_row<L>(block.query + r * block.query_stride, block.head_dim, scales[r].inverse, bytes);

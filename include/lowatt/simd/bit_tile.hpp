@@ -10,8 +10,9 @@
 // With thresholds that ascend from plane to plane, the distance of two rows is the sum over
 // channels of the difference in the number of thresholds they reach.
 //
-// Overflow   bits are counted in bytes for 31 steps of 8 at a time; distances have 8 bits up to 255
-//            bits per row, 16 up to 65535 and 32 beyond.
+// Overflow   bytes count up to 255, and stay there. Exact distances have 8 bits up to 255 bits per
+//            row, 16 up to 65535 and 32 beyond, and are counted in bytes for 31 steps of 8 at a
+//            time.
 #pragma once
 
 #include "../core/tiles.hpp"
@@ -27,7 +28,7 @@ LOWATT_ALWAYS_INLINE constexpr Index bit_tile_bytes(int planes, Index dim) noexc
   return bit_row_bytes(planes, dim) * tile_keys;
 }
 
-// Bytes that hold any distance of two rows.
+// Bytes that hold any distance of two rows exactly.
 LOWATT_ALWAYS_INLINE constexpr Index bit_distance_bytes(int planes, Index dim) noexcept {
   const Index largest = planes * dim;
   return largest <= 255 ? 1 : largest <= 65535 ? 2 : 4;
@@ -100,19 +101,25 @@ LOWATT_ALWAYS_INLINE void encode_bit_row(const float* x, Index dim, int planes,
                                          const float* thresholds, std::uint8_t* row) noexcept {
   encode_bits<L>(x, nullptr, dim, planes, thresholds,
                  [&](Index first, Index count, std::uint64_t word) noexcept {
-                   for (Index i = 0; i < count; ++i, word >>= 8) {
-                     const auto byte = static_cast<std::uint32_t>(word & 255);
-                     const std::uint32_t four = Ops<L>::counts_by_nibbles
-                                                    ? (byte & 15) << 4 | (byte & 0xf0) << 16
-                                                    : byte * 0x01010101u;
-                     __builtin_memcpy(row + (first + i) * bit_row_copies, &four, sizeof four);
+                   std::uint8_t bytes[8];
+                   std::uint32_t fours[8];
+                   __builtin_memcpy(bytes, &word, sizeof bytes);
+                   for (Index i = 0; i < 8; ++i) {
+                     const std::uint32_t byte = bytes[i];
+                     fours[i] = Ops<L>::counts_by_nibbles ? (byte & 15) << 4 | (byte & 0xf0) << 16
+                                                          : byte * 0x01010101u;
                    }
+                   std::uint8_t* four = row + first * bit_row_copies;
+                   if (count == 8)
+                     __builtin_memcpy(four, fours, sizeof fours);
+                   else
+                     __builtin_memcpy(four, fours, count * sizeof fours[0]);
                  });
 }
 
 // Counts the bits in which Rows rows, `row_stride` bytes apart, differ from the tokens of a tile,
-// over `steps` bytes of bits that differ in at most 255 places. Calls take(r, first, counts) with a
-// register of counts for tokens from `first` on.
+// over `steps` bytes of bits; counts end at 255. Calls take(r, first, counts) with a register of
+// counts for tokens from `first` on.
 template <class L, int Rows, class Take>
 LOWATT_ALWAYS_INLINE void count_bits(const std::uint8_t* row, Index row_stride,
                                      const std::byte* bits, Index steps, Take&& take) noexcept {
@@ -148,15 +155,16 @@ LOWATT_ALWAYS_INLINE void count_bits(const std::uint8_t* row, Index row_stride,
           const Register of_high = Op::broadcast16(tables + table[1]);
           LOWATT_UNROLL
           for (int v = 0; v < vectors; ++v)
-            count[r][v] = Op::add_u8(count[r][v], Op::add_u8(Op::shuffle16(of_low, token[v]),
-                                                             Op::shuffle16(of_high, high[v])));
+            count[r][v] = Op::add_saturate_u8(
+                count[r][v],
+                Op::add_u8(Op::shuffle16(of_low, token[v]), Op::shuffle16(of_high, high[v])));
         }
       } else {
         LOWATT_UNROLL
         for (int r = 0; r < Rows; ++r) {
           const Register differing =
               Op::bit_xor(Op::broadcast4(row + r * row_stride + s * bit_row_copies), token[0]);
-          count[r][0] = Op::add_u8(count[r][0], Op::popcount_u8(differing));
+          count[r][0] = Op::add_saturate_u8(count[r][0], Op::popcount_u8(differing));
         }
       }
     }
@@ -169,7 +177,8 @@ LOWATT_ALWAYS_INLINE void count_bits(const std::uint8_t* row, Index row_stride,
 }
 
 // Distances of Rows rows of `steps` bytes of bits, as encode_bit_row() writes them one after the
-// other, with the 64 tokens of a tile. Distance is what bit_distance_bytes() asks for.
+// other, with the 64 tokens of a tile: in bytes, distances up to 254 and 255 for all others; else
+// Distance is what bit_distance_bytes() asks for.
 template <class L, int Rows, class Distance>
 void bit_distances(const std::uint8_t* row, const std::byte* bits, Index steps,
                    Distance* distances) noexcept {

@@ -53,8 +53,8 @@
 //                  elements past them; nonzero_lanes(a): bit l set where lane l is not 0
 //   float          multiply_add(a, b, c) = a*b + c, fused where the level has it; round_i32 half
 //                  to even; to_float (of 32-bit lanes); load_i8_as_float (`lanes` signed bytes);
-//                  quotient(a, divisor, inverse) of doubles: a / divisor, for integer divisors
-//                  below 2^49 of which inverse is the reciprocal;
+//                  quotients(sums, scale, divisor, inverse): scale * sum / divisor of 32-bit lanes
+//                  in double, to float, for divisors as fused_quotient() takes them;
 //                  load_f16, store_f16 (`lanes` numbers of half precision, as core/half.hpp);
 //                  add_above(sum, x, y, term): sum, and term added where x > y;
 //                  multiply_add_above(sum, x, y, a, b): the same with a*b; sign: -1, 0 or 1, of NaN

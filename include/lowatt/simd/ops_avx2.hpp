@@ -267,8 +267,17 @@ struct Ops<arch::avx2> {
   static LOWATT_ALWAYS_INLINE Float multiply_add(Float a, Float b, Float c) noexcept {
     return _mm256_fmadd_ps(a, b, c);
   }
-  static LOWATT_ALWAYS_INLINE double quotient(double a, double divisor, double inverse) noexcept {
-    return fused_quotient(a, divisor, inverse);
+  static LOWATT_ALWAYS_INLINE Float quotients(Register sums, double scale, double divisor,
+                                              double inverse) noexcept {
+    const __m256d by = _mm256_set1_pd(inverse);
+    const auto half = [=](__m128i four) __attribute__((always_inline)) {
+      const __m256d a = _mm256_mul_pd(_mm256_cvtepi32_pd(four), _mm256_set1_pd(scale));
+      const __m256d near = _mm256_mul_pd(a, by);
+      const __m256d rest = _mm256_fnmadd_pd(near, _mm256_set1_pd(divisor), a);
+      return _mm256_cvtpd_ps(_mm256_fmadd_pd(rest, by, near));
+    };
+    return _mm256_set_m128(half(_mm256_extracti128_si256(sums, 1)),
+                           half(_mm256_castsi256_si128(sums)));
   }
   static LOWATT_ALWAYS_INLINE Register round_i32(Float a) noexcept { return _mm256_cvtps_epi32(a); }
   static LOWATT_ALWAYS_INLINE Float to_float(Register a) noexcept { return _mm256_cvtepi32_ps(a); }

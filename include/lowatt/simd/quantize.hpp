@@ -62,6 +62,15 @@ void quantize_row(const float* x, Index count, float inverse, T* out,
   for (Index j = 0; i + j < count; ++j) out[i + j] = steps[j];
 }
 
+// The scale of each of a block's queries as int8. Step by step for all rows: one row's steps wait
+// for each other, those of several rows do not.
+LOWATT_ALWAYS_INLINE void int8_query_scales(const BlockArguments& block,
+                                            SymmetricScale* scales) noexcept {
+  for (Index r = 0; r < block.rows; ++r)
+    scales[r].scale = finite_absmax(block.query + r * block.query_stride, block.head_dim);
+  for (Index r = 0; r < block.rows; ++r) scales[r] = symmetric_scale(scales[r].scale, int8_limit);
+}
+
 // How many of the products of x and inverse round to more than the limit. Limits are odd, so that
 // half a step beyond one rounds up. NaN is not counted.
 LOWATT_ALWAYS_INLINE std::int64_t count_clamped(const float* x, Index count, float inverse,

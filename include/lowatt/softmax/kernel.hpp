@@ -71,6 +71,7 @@ struct SoftmaxFloatQueries {
 };
 
 // Queries as int8, each with a scale of its own.
+inline constexpr Index softmax_int8_query_block = 64;
 struct SoftmaxInt8Queries {
   std::int8_t* rows = nullptr;
   float* factor = nullptr;         // per row, what a step of the dot product adds to log2(weight)
@@ -87,18 +88,25 @@ struct SoftmaxInt8Queries {
   template <class L, class>
   void encode(const SoftmaxArguments& arguments) const noexcept {
     const BlockArguments& block = arguments.block;
+    SymmetricScale scales[softmax_int8_query_block];
+    int8_query_scales(block, scales);
     for (Index r = 0; r < block.rows; ++r) {
-      const float* query = block.query + r * block.query_stride;
       std::int8_t* row = rows + r * stride;
-      const SymmetricScale query_scale =
-          symmetric_scale(finite_absmax(query, block.head_dim), int8_limit);
-      quantize_row<L>(query, block.head_dim, query_scale.inverse, row);
+      quantize_row<L>(block.query + r * block.query_stride, block.head_dim, scales[r].inverse, row);
       for (Index c = block.head_dim; c < stride; ++c) row[c] = 0;
-      std::int32_t sum = 0;
-      for (Index c = 0; c < stride; ++c) sum += row[c];
+    }
+    for (Index r = 0; r < block.rows; ++r) {
+      using Op = Ops<L>;
+      const std::int8_t* row = rows + r * stride;
+      auto sums = Op::zero();
+      Index c = 0;
+      for (; c + Op::bytes <= stride; c += Op::bytes)
+        sums = Op::dot4_narrow(sums, Op::fill_u8(1), Op::load(row + c));
+      std::int32_t sum = Op::reduce_add_i32(sums);
+      for (; c < stride; ++c) sum += row[c];
       offset[r] = 128 * sum;
       const float wanted =
-          softmax_factor(static_cast<double>(query_scale.scale) *
+          softmax_factor(static_cast<double>(scales[r].scale) *
                          static_cast<double>(arguments.key_scale) * arguments.scale);
       factor[r] = wanted < 0x1p90f ? wanted : 0x1p90f;  // times 2^31, it is finite
     }
@@ -185,7 +193,7 @@ struct SoftmaxBf16 {
 struct SoftmaxInt8 {
   using Layout = SoftmaxInt8Layout;
   using Queries = SoftmaxInt8Queries;
-  static constexpr Index query_block = 64;
+  static constexpr Index query_block = softmax_int8_query_block;
   static constexpr bool has_tile_products = true;
 };
 
@@ -307,7 +315,6 @@ void softmax_accumulate(const SoftmaxArguments& arguments) noexcept {
                                          sums);
     if (++recent % FloatSums::most_recent == 0) sums.fold(block.rows);
   }
-  sums.fold(block.rows);
 }
 
 // Weighted values over weights.
@@ -320,16 +327,16 @@ void softmax_finish(const SoftmaxArguments& arguments) noexcept {
                           ? static_cast<double>(arguments.value_scale)
                           : 1.0;
   for (Index r = 0; r < block.rows; ++r) {
-    const double* total = sums.total + r * sums.stride;
+    const auto sum = sums.row(r);
     double weights = 0;
     for (Index i = 0; i < SoftmaxSums::weight_columns; ++i)
-      weights += total[workspace.layout.value_stride + i];
+      weights += sum(workspace.layout.value_stride + i);
     const double maximum = static_cast<double>(workspace.sums.maximum[r]);
     const double inverse = unit / (weights + block.terms.sink_weight(r, maximum));
     const bool any = block.visible_count(r) > 0;
     float* out = block.out + r * block.out_stride;
     for (Index c = 0; c < block.value_dim; ++c)
-      out[c] = any ? static_cast<float>(total[c] * inverse) : 0.0f;
+      out[c] = any ? static_cast<float>(sum(c) * inverse) : 0.0f;
   }
 }
 
@@ -339,12 +346,12 @@ void softmax_store_part(const SoftmaxArguments& arguments, PartRows<double> part
   const SoftmaxWorkspace<Storage> workspace(arguments.block);
   const FloatSums& sums = workspace.sums.sums;
   for (Index r = 0; r < arguments.block.rows; ++r) {
-    const double* total = sums.total + r * sums.stride;
+    const auto sum = sums.row(r);
     part.weight(r) = part.kept(r) = 0;
     for (Index i = 0; i < SoftmaxSums::weight_columns; ++i)
-      part.weight(r) += total[workspace.layout.value_stride + i];
+      part.weight(r) += sum(workspace.layout.value_stride + i);
     part.maximum(r) = static_cast<double>(workspace.sums.maximum[r]);
-    for (Index c = 0; c < part.value_dim; ++c) part.sums(r)[c] = total[c];
+    for (Index c = 0; c < part.value_dim; ++c) part.sums(r)[c] = sum(c);
   }
 }
 

@@ -145,11 +145,8 @@ void softmax_amx_add(const BlockArguments& block, SoftmaxWaiting& waiting,
   waiting.count = 0;
 
   if (++state.recent < FloatSums::most_recent) return;
-  for (Index i = 0; i < block.rows * sums.stride; ++i) {
-    sums.total[i] = (state.has_total ? sums.total[i] : 0.0) + static_cast<double>(sums.recent[i]);
-    sums.recent[i] = 0;
-  }
-  state = {0, true};
+  sums.fold(block.rows);
+  state.recent = 0;
 }
 
 }  // namespace lowatt

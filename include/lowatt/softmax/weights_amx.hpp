@@ -182,11 +182,7 @@ void softmax_raise(Index first, __mmask16 raised,
   exp2<L>(Float(_mm512_mul_ps(S::minus(before, largest), factor))).store_aligned(keep);
   for (unsigned left = scaled; left != 0; left &= left - 1) {
     const int r = __builtin_ctz(left);
-    const Index begin = (first + r) * sums.stride;
-    for (Index i = begin; i < begin + sums.stride; ++i) sums.recent[i] *= keep[r];
-    if (workspace.state->has_total)
-      for (Index i = begin; i < begin + sums.stride; ++i)
-        sums.total[i] *= static_cast<double>(keep[r]);
+    sums.multiply_row(first + r, keep[r]);
   }
 }
 

@@ -20,7 +20,6 @@ struct SoftmaxAmxWorkspace {
 
   struct State {
     Index recent = 0;  // how often values were added to sums.recent
-    bool has_total = false;
   };
 
   typename Storage::Layout layout;
