@@ -220,7 +220,6 @@ void softmax_amx_finish(const SoftmaxArguments& arguments) noexcept {
   const Workspace workspace(block);
   const FloatSums& sums = workspace.sums.sums;
   const Index stride = sums.stride;
-  const auto state = *workspace.state;
   // Expanded int8 values are 2^24 times what they stand for.
   constexpr float expansion = is_int8 ? 0x1p-24f : 1.0f;
   const float unit = is_int8 ? arguments.value_scale : 1.0f;
