@@ -19,6 +19,7 @@ struct AttentionForm {
   Mechanism mechanism = Mechanism::softmax;
   bool causal = false;
   bool is_signed = true;  // Inhibitor
+  bool normalize = true;  // Inhibitor: means over the keys that a query sees, not sums
   bool center = false;    // Inhibitor: scores; Bitformer: keys
   int planes = 1;         // Bitformer
 };

@@ -84,7 +84,7 @@ Tensor inhibitor(const AttentionForm& form, const AttentionScalars& scalars, con
   z = torch::relu(z - scalars.alpha).masked_fill(hidden, stop);
   const Tensor out =
       form.is_signed ? passed(torch::relu(v), z) - passed(torch::relu(-v), z) : passed(v, z);
-  return scalars.beta * out / keys_seen;
+  return scalars.beta * (form.normalize ? out / keys_seen : out);
 }
 
 // Planes of +1 and -1, one after another along the channels.
@@ -148,11 +148,19 @@ InhibitorStart start_inhibitor(const AttentionForm& form, const Tensor& q, const
   const double size = v.abs().mean().item<double>();
   InhibitorStart start;
   start.scale = size / std::max(spread, 1e-6);
+  start.beta = 3;
+  double unhindered = 1.0 / 3;  // share of pairs
+  // Sums are of few keys, so that they do not grow with what a query sees.
+  if (!form.normalize) {
+    start.scale *= 2;
+    start.beta = 0.3;
+    unhindered = 0.02;
+  }
   if (!form.center) {
     const Tensor seen = std::get<0>(distance.masked_select(visible).sort());
-    start.alpha = start.scale * seen[seen.size(0) / 3].item<double>();
+    const auto place = static_cast<std::int64_t>(static_cast<double>(seen.size(0)) * unhindered);
+    start.alpha = start.scale * seen[place].item<double>();
   }
-  start.beta = 3;
   return start;
 }
 

@@ -37,7 +37,7 @@ lowatt::Inhibitor inhibitor_of(const AttentionForm& form, const std::vector<doub
           .beta = learned[2],
           .is_signed = form.is_signed,
           .center = form.center,
-          .normalize = true,
+          .normalize = form.normalize,
           .precision = precision};
 }
 
@@ -179,15 +179,17 @@ class KernelAttention : public torch::autograd::Function<KernelAttention> {
   static c10::IValue pack(const Constants& c) {
     const AttentionForm& form = c.form;
     return c10::List<double>({static_cast<double>(form.mechanism), form.causal ? 1.0 : 0.0,
-                              form.is_signed ? 1.0 : 0.0, form.center ? 1.0 : 0.0,
-                              static_cast<double>(form.planes), c.scale, c.clip, c.softness});
+                              form.is_signed ? 1.0 : 0.0, form.normalize ? 1.0 : 0.0,
+                              form.center ? 1.0 : 0.0, static_cast<double>(form.planes), c.scale,
+                              c.clip, c.softness});
   }
   static Constants unpack(const c10::IValue& value) {
     const std::vector<double> x = value.toDoubleVector();
-    return {{static_cast<Mechanism>(x[0]), x[1] != 0, x[2] != 0, x[3] != 0, static_cast<int>(x[4])},
-            x[5],
+    return {{static_cast<Mechanism>(x[0]), x[1] != 0, x[2] != 0, x[3] != 0, x[4] != 0,
+             static_cast<int>(x[5])},
             x[6],
-            x[7]};
+            x[7],
+            x[8]};
   }
 };
 

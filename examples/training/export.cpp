@@ -38,7 +38,7 @@ void export_model(const std::string& path, const Task& task, const Model& model)
   if (shape.form.mechanism == Mechanism::inhibitor) {
     about["signed"] = shape.form.is_signed ? "1" : "0";
     about["center"] = shape.form.center ? "1" : "0";
-    about["normalize"] = "1";
+    about["normalize"] = shape.form.normalize ? "1" : "0";
   }
   if (shape.form.mechanism == Mechanism::bitformer) {
     about["center"] = shape.form.center ? "1" : "0";

@@ -15,7 +15,7 @@ using training::Mechanism;
 struct Options {
   std::string task, attention, data = "build/training-data", kernels = "lowatt";
   training::Run run;
-  bool center = false;
+  bool center = false, sums = false;
   int planes = 1;
   double epochs = 0;
   std::int64_t batch = 0;
@@ -25,6 +25,7 @@ training::AttentionForm form_of(const Options& options, bool causal) {
   training::AttentionForm form;
   form.causal = causal;
   form.center = options.center;
+  form.normalize = !options.sums;
   form.planes = options.planes;
   const std::string& name = options.attention;
   if (name.starts_with("inhibitor")) form.mechanism = Mechanism::inhibitor;
@@ -42,6 +43,7 @@ std::string settings_of(const Options& options, const training::Task& task) {
   json["attention"] = options.attention;
   if (options.attention == "bitformer") json["planes"] = options.planes;
   if (options.center) json["center"] = true;
+  if (options.sums) json["sums"] = true;
   json["seed"] = options.run.seed;
   json["steps"] = schedule.steps;
   json["batch"] = task.batch;
@@ -94,6 +96,8 @@ void run(int argc, char** argv) {
       ->check(CLI::Range(1, 64))
       ->capture_default_str();
   app.add_flag("--center", options.center, "Inhibitor: centre scores; Bitformer: centre keys");
+  app.add_flag("--sums", options.sums,
+               "Inhibitor: outputs are sums over the keys that a query sees, not means");
   app.add_option("--penalty", schedule.penalty, "LATTE: loss per share of surviving pairs")
       ->capture_default_str();
   app.add_option("--softness", schedule.softness, "LATTE: of the mask at the start, in logits")

@@ -159,7 +159,7 @@ class Trainer {
     archive.read("settings", settings);
     const auto theirs = nlohmann::json::parse(settings.toStringRef());
     const auto ours = nlohmann::json::parse(run_.settings);
-    for (const char* key : {"task", "attention", "planes", "center"})
+    for (const char* key : {"task", "attention", "planes", "center", "sums"})
       if (theirs.value(key, nlohmann::json()) != ours.value(key, nlohmann::json())) return false;
     return true;
   }

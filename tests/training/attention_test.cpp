@@ -97,8 +97,13 @@ TEST_P(Attention, StraightThroughIntegersForwardsAndFloatGradientsBackwards) {
 }
 
 AttentionForm with(Mechanism mechanism, bool causal, bool is_signed = true, bool center = false,
-                   int planes = 1) {
-  return {mechanism, causal, is_signed, center, planes};
+                   int planes = 1, bool normalize = true) {
+  return {.mechanism = mechanism,
+          .causal = causal,
+          .is_signed = is_signed,
+          .normalize = normalize,
+          .center = center,
+          .planes = planes};
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -109,6 +114,8 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"inhibitor_causal", with(Mechanism::inhibitor, true)},
                     Case{"inhibitor_unsigned", with(Mechanism::inhibitor, false, false)},
                     Case{"inhibitor_centred", with(Mechanism::inhibitor, true, true, true)},
+                    Case{"inhibitor_sums",
+                         with(Mechanism::inhibitor, true, true, false, 1, /*normalize=*/false)},
                     Case{"latte", with(Mechanism::latte, false)},
                     Case{"latte_causal", with(Mechanism::latte, true)},
                     Case{"bitformer_1", with(Mechanism::bitformer, false)},
