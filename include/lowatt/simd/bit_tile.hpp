@@ -110,10 +110,11 @@ LOWATT_ALWAYS_INLINE void encode_bit_row(const float* x, Index dim, int planes,
                                                           : byte * 0x01010101u;
                    }
                    std::uint8_t* four = row + first * bit_row_copies;
-                   if (count == 8)
+                   const Index size = count * bit_row_copies;
+                   if (size == sizeof fours)
                      __builtin_memcpy(four, fours, sizeof fours);
                    else
-                     __builtin_memcpy(four, fours, count * sizeof fours[0]);
+                     __builtin_memcpy(four, fours, static_cast<std::size_t>(size));
                  });
 }
 
