@@ -133,13 +133,14 @@ TEST(Bitformer, DistancesThatBytesCut) {
 // Likewise where keys are split: the nearest one is in the last part.
 TEST(Bitformer, DistancesThatBytesCutInParts) {
   constexpr Index part = lowatt::KeySplit::part_tiles * lowatt::tile_keys, keys = 2 * part + 70;
-  for (const Index nearest : {100, 240, 254, 255, 256}) {
-    const Case c{{1, 1, 1, 1, keys, 256, 20}};
-    Inputs inputs(c);
-    set_distances(inputs, [&](Index t) { return t == keys - 9 ? nearest : 255 + t % 2; });
-    for (const int entries : {20, 62, 200})
-      expect_exact({.temperature = std::log(510.0) / 2 / (entries - 0.5)}, c, inputs);
-  }
+  for (const Index rows : {1, 7})
+    for (const Index nearest : {100, 240, 254, 255, 256}) {
+      const Case c{{1, 1, 1, rows, keys, 256, 20}, rows > 1};
+      Inputs inputs(c);
+      set_distances(inputs, [&](Index t) { return t == keys - 9 ? nearest : 255 + t % 2; });
+      for (const int entries : {20, 62, 200})
+        expect_exact({.temperature = std::log(510.0) / 2 / (entries - 0.5)}, c, inputs);
+    }
 }
 
 // Sums of 32 bits end between 66311 and 66312 keys of the largest value at the largest weight.
@@ -217,7 +218,8 @@ TEST(Bitformer, Masks) {
 TEST(Bitformer, Quotient) {
   std::mt19937_64 random(3);
   const auto check = [](double a, double divisor) {
-    ASSERT_EQ(lowatt::fused_quotient(a, divisor, 1.0 / divisor), a / divisor)
+    const auto fma = [](double x, double y, double z) { return std::fma(x, y, z); };
+    ASSERT_EQ(lowatt::fused_quotient(a, divisor, 1.0 / divisor, fma), a / divisor)
         << a << " / " << divisor;
   };
   for (int i = 0; i < 2'000'000; ++i) {

@@ -1,4 +1,4 @@
-// One attention layer's arithmetic for training and for its evaluation, in three ways that take and
+// One attention layer's arithmetic for training and for its evaluation, in four ways that take and
 // give the same tensors.
 #pragma once
 
@@ -53,6 +53,9 @@ Attended attend_kernels(const AttentionForm& form, const AttentionScalars& scala
 // What inference runs: int8 for softmax, the Inhibitor and LATTE, bit planes for Bitformer.
 Attended attend_integer(const AttentionForm& form, const AttentionScalars& scalars, const Tensor& q,
                         const Tensor& k, const Tensor& v);
+
+// Forward `exact`, backward as `smooth`.
+Tensor straight_through(const Tensor& smooth, const Tensor& exact);
 
 // What inference runs as the output, with gradients as if attend_kernels() had given it.
 Attended attend_straight_through(const AttentionForm& form, const AttentionScalars& scalars,

@@ -4,6 +4,11 @@
 #include "attention.hpp"
 
 namespace training {
+
+Tensor straight_through(const Tensor& smooth, const Tensor& exact) {
+  return smooth + (exact - smooth).detach();
+}
+
 namespace {
 
 using torch::indexing::Slice;
@@ -22,11 +27,6 @@ Tensor dot_products(const Tensor& q, const Tensor& k) {
 
 Tensor softmax_over_keys(const Tensor& logits, const Tensor& visible) {
   return torch::softmax(logits.masked_fill(visible.logical_not(), -infinity), 3);
-}
-
-// Forward `exact`, backward as `smooth`.
-Tensor straight_through(const Tensor& smooth, const Tensor& exact) {
-  return smooth + (exact - smooth).detach();
 }
 
 // What int8 values with this absmax, which must broadcast, keep in their high four bits: integers,

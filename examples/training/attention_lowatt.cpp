@@ -244,7 +244,7 @@ Attended attend_straight_through(const AttentionForm& form, const AttentionScala
                                  const Tensor& q, const Tensor& k, const Tensor& v) {
   Attended result = attend_kernels(form, scalars, q, k, v);
   const Tensor integer = attend_integer(form, scalars, q, k, v).out;
-  result.out = result.out + (integer - result.out).detach();
+  result.out = straight_through(result.out, integer);
   return result;
 }
 

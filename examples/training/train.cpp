@@ -155,6 +155,12 @@ void run(int argc, char** argv) {
     throw support::InputError(
         "--center: the mean over all keys tells a token what comes after it; "
         "bitformer takes it on tasks without causal order only");
+  const bool is_inhibitor = options.attention.starts_with("inhibitor");
+  if (options.sums && !is_inhibitor)
+    throw support::InputError("--sums: " + options.attention + " has none, the Inhibitor alone");
+  if (options.center && !is_inhibitor && options.attention != "bitformer")
+    throw support::InputError("--center: " + options.attention +
+                              " has none, the Inhibitor and Bitformer alone");
   run.settings = settings_of(options, *task);
   training::ModelShape shape = task->shape;
   shape.form = form_of(options, task->shape.form.causal);

@@ -5,18 +5,16 @@
 //   out_ik = sv * sum_j P_ij v_jk / sum_j P_ij    over visible keys; integers until the division
 //
 // Lives on   vpxor + vpopcntb + vpaddusb: eight bits of 64 pairs in three instructions, distances
-// as
-//            bytes; a table lookup in registers (vpermb, vpermi2b; vpshufb below avx512icl), then
-//            vpdpbusd: 4 keys x 16 dims. Below avx512icl bits are counted by vpshufb, at sse2 by
-//            shifts and sums, and vpmaddubsw + vpmaddwd stand for vpdpbusd: P above 127, which they
-//            cannot take together with a neighbour above 258 - P, is added in two parts. At sse2
-//            the dot product is two multiply-adds of 16-bit values. Level amx adds values on tile
-//            registers (tile_amx.hpp).
+//            as bytes; a table lookup in registers (vpermb, vpermi2b; vpshufb below avx512icl),
+//            then vpdpbusd: 4 keys x 16 dims. Below avx512icl bits are counted by vpshufb, at sse2
+//            by shifts and sums, and vpmaddubsw + vpmaddwd stand for vpdpbusd: P above 127, which
+//            they cannot take together with a neighbour above 258 - P, is added in two parts. At
+//            sse2 the dot product is two multiply-adds of 16-bit values. Level amx adds values on
+//            tile registers (tile_amx.hpp).
 // Layout     pack.hpp; the same for prefill and decode and at every level.
 // Overflow   distances are at most planes * head_dim: up to 256 they are kept in 8 bits, cut at
-// 255;
-//            where a distance of 255 may weigh something it is counted once more as values are
-//            added. Up to 65535 they are kept in 16 bits, beyond in 32 (simd/bit_tile.hpp).
+//            255; where a distance of 255 may weigh something it is counted once more as values
+//            are added. Up to 65535 they are kept in 16 bits, beyond in 32 (simd/bit_tile.hpp).
 //            sum P v gains at most 255 * 127 per key: 32 bits hold 66311 keys, so after every 1024
 //            tiles (65536 keys) sums move to 64 bits.
 // Tails      head_dim and value_dim are padded with zeros when packed; hidden and absent keys get
@@ -127,7 +125,7 @@ struct BitformerWorkspace {
   Index query_stride = 0;
   std::uint8_t* query = nullptr;  // [rows][query_stride], for bit_distances()
   Index first_tile = 0;
-  // [tiles from first_tile on][rows][64], each bitformer_kept_bytes(); the last
+  // The last: [tiles from first_tile on][rows][64], bitformer_kept_bytes() each.
   std::byte* distances = nullptr;
 
   LOWATT_ALWAYS_INLINE BitformerWorkspace(std::byte* base, int planes, Index head_dim,
@@ -243,8 +241,14 @@ void bitformer_statistic_of(const BitformerArguments& arguments) noexcept {
                              distances + r * tile_keys);
     });
     for (Index r = 0; r < block.rows; ++r) {
-      Distance* row = distances + r * tile_keys;
-      if (!is_full) hide(row, block.visible_word(r, t), farthest);
+      const Distance* row = distances + r * tile_keys;
+      // Not in its place: what is hidden would look as if it had been cut.
+      alignas(64) Distance seen[tile_keys];
+      if (!is_full) {
+        for (Index j = 0; j < tile_keys; ++j) seen[j] = row[j];
+        hide(seen, block.visible_word(r, t), farthest);
+        row = seen;
+      }
       for (Index j = 0; j < tile_keys; ++j)
         minimum[r][j] = row[j] < minimum[r][j] ? row[j] : minimum[r][j];
     }
@@ -285,9 +289,10 @@ LOWATT_ALWAYS_INLINE void bitformer_weigh(const BitformerArguments& arguments,
       const auto difference = static_cast<Distance>(distances[j] - minimum);
       excess[j] = static_cast<std::uint8_t>(difference < 255 ? difference : 255);
     }
+    const auto entries =
+        static_cast<int>(arguments.table_entries < 256 ? arguments.table_entries : 256);
     for (Index j = 0; j < tile_keys; j += Op::bytes)
-      Op::store(p + j, Op::lookup_u8(arguments.table, static_cast<int>(arguments.table_entries),
-                                     Op::load(excess + j)));
+      Op::store(p + j, Op::lookup_u8(arguments.table, entries, Op::load(excess + j)));
     return;
   }
   for (Index j = 0; j < tile_keys; ++j) {

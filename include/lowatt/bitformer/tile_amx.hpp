@@ -47,7 +47,7 @@ struct BitformerTable {
       : entries(arguments.table), count(arguments.table_entries) {}
   // Of differences of 8 bits; of 16, by bytes.
   LOWATT_ALWAYS_INLINE __m512i lookup(__m512i low) const noexcept {
-    return Ops<arch::amx>::lookup_u8(entries, static_cast<int>(count), low);
+    return Ops<arch::amx>::lookup_u8(entries, static_cast<int>(count < 256 ? count : 256), low);
   }
   LOWATT_ALWAYS_INLINE __m512i lookup(__m512i low, __m512i high) const noexcept {
     __m512i p = _mm512_setzero_si512();
@@ -217,7 +217,7 @@ bool bitformer_amx_weighs_cut(const BitformerArguments& arguments) noexcept {
   const BitformerWorkspace workspace(arguments);
   const Index rows = arguments.block.rows;
   bool weighs = false;
-  for (Index r = 0; r < rows; ++r)
+  for (Index r = 0; r < rows && !weighs; ++r)
     if (arguments.weighs_cut(workspace.sums.minimum[r]))
       for_visible_tiles(arguments.block, [&](Index t, bool) noexcept {
         weighs = weighs || has_cut_distance<L>(workspace.tile_distances<std::uint8_t>(rows, t) +

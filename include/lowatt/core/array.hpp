@@ -24,7 +24,7 @@ class Array {
   explicit Array(Index size) noexcept : Array(unfilled(size)) {
     if (size_ > 0) std::memset(static_cast<void*>(data_), 0, bytes_of(size_));
   }
-  // The same, but with what the memory held before.
+  // The same, but with whatever the memory held before: for what is written before it is read.
   static Array unfilled(Index size) noexcept {
     Array made;
     if (size <= 0 || static_cast<std::size_t>(size) > (PTRDIFF_MAX - alignment) / sizeof(T))

@@ -144,7 +144,6 @@ void inhibitor_fp32_accumulate(const InhibitorFp32Arguments& arguments) noexcept
                                      static_cast<double>(count));
     }
 
-  Index recent = 0;
   for (Index t = block.tile_begin; t < block.tile_end; ++t) {
     if (!block.tile_is_visible(t)) continue;
     const FloatTile tile(block.tiles.tile(t), layout);
@@ -165,9 +164,9 @@ void inhibitor_fp32_accumulate(const InhibitorFp32Arguments& arguments) noexcept
     else
       float_add_values<L, UnsignedInhibitionStep<L>>(block, t, tile, layout.value_stride,
                                                      workspace.scores, workspace.inhibited);
-    if (++recent % FloatSums::most_recent == 0) workspace.inhibited.fold(block.rows);
+    workspace.inhibited.count_addition(block.rows);
   }
-  workspace.inhibited.fold(block.rows);
+  workspace.inhibited.fold(block.rows);  // outputs are read from totals alone
 }
 
 // H, [rows][stride], times gain, over the number of visible keys where asked.

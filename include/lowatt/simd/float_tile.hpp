@@ -104,21 +104,25 @@ void float_scores(ConstFloatRows query, Index rows, Index head_dim, const FloatT
 // Outputs of a block of queries while they are summed up, `stride` numbers per row: `recent` for
 // some tiles, `total` for all before them, where there are any: without, it holds anything.
 struct FloatSums {
-  static constexpr Index most_recent = 16;  // tiles
-  bool* has_total = nullptr;
+  static constexpr Index most_recent = 16;
+  struct State {
+    Index recent = 0;  // how often was added to `recent`, a tile or a few at a time
+    bool has_total = false;
+  };
+  State* state = nullptr;
   float* recent = nullptr;
   double* total = nullptr;
   Index stride = 0;
 
   LOWATT_ALWAYS_INLINE FloatSums(WorkspaceCutter& cutter, Index rows, Index stride_) noexcept
-      : has_total(cutter.take<bool>(1)),
+      : state(cutter.take<State>(1)),
         recent(cutter.take<float>(rows * stride_)),
         total(cutter.take<double>(rows * stride_)),
         stride(stride_) {}
 
   // sum(i) for the numbers i of a row.
   LOWATT_ALWAYS_INLINE auto row(Index r) const noexcept {
-    const bool adds = *has_total;
+    const bool adds = state->has_total;
     return [ adds, recent = recent + r * stride, total = total + r * stride ](Index i)
         __attribute__((always_inline)) {
       return (adds ? total[i] : 0.0) + static_cast<double>(recent[i]);
@@ -126,19 +130,23 @@ struct FloatSums {
   }
   LOWATT_ALWAYS_INLINE void clear(Index rows) const noexcept {
     for (Index i = 0; i < rows * stride; ++i) recent[i] = 0;
-    *has_total = false;
+    *state = {};
   }
   LOWATT_ALWAYS_INLINE void fold(Index rows) const noexcept {
-    const bool adds = *has_total;
+    const bool adds = state->has_total;
     for (Index i = 0; i < rows * stride; ++i) {
       total[i] = (adds ? total[i] : 0.0) + static_cast<double>(recent[i]);
       recent[i] = 0;
     }
-    *has_total = true;
+    *state = {0, true};
+  }
+  // To be called whenever something was added.
+  LOWATT_ALWAYS_INLINE void count_addition(Index rows) const noexcept {
+    if (++state->recent == most_recent) fold(rows);
   }
   LOWATT_ALWAYS_INLINE void multiply_row(Index row, float factor) const noexcept {
     for (Index i = row * stride; i < (row + 1) * stride; ++i) recent[i] *= factor;
-    if (!*has_total) return;
+    if (!state->has_total) return;
     for (Index i = row * stride; i < (row + 1) * stride; ++i)
       total[i] *= static_cast<double>(factor);
   }

@@ -105,9 +105,12 @@ struct TwiceSubtracted {
 // below 2^-51 ulp. But a / divisor lies at least 1/(4 divisor) ulp from any number half-way between
 // two doubles: such a number has 54 significant bits, its product with divisor as many or more, and
 // a has 53.
-LOWATT_ALWAYS_INLINE double fused_quotient(double a, double divisor, double inverse) noexcept {
-  const double near = a * inverse;
-  return __builtin_fma(__builtin_fma(-near, divisor, a), inverse, near);
+// Of numbers or registers of them; fma(x, y, z) is x * y + z, rounded once.
+template <class Double, class Fma>
+LOWATT_ALWAYS_INLINE Double fused_quotient(Double a, Double divisor, Double inverse,
+                                           Fma&& fma) noexcept {
+  const Double near = a * inverse;
+  return fma(fma(-near, divisor, a), inverse, near);
 }
 
 LOWATT_ALWAYS_INLINE std::int32_t load_i32(const void* four_bytes) noexcept {

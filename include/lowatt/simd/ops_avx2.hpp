@@ -269,12 +269,13 @@ struct Ops<arch::avx2> {
   }
   static LOWATT_ALWAYS_INLINE Float quotients(Register sums, double scale, double divisor,
                                               double inverse) noexcept {
-    const __m256d by = _mm256_set1_pd(inverse);
+    const auto fma = [](__m256d x, __m256d y, __m256d z) __attribute__((always_inline)) {
+      return _mm256_fmadd_pd(x, y, z);
+    };
     const auto half = [=](__m128i four) __attribute__((always_inline)) {
       const __m256d a = _mm256_mul_pd(_mm256_cvtepi32_pd(four), _mm256_set1_pd(scale));
-      const __m256d near = _mm256_mul_pd(a, by);
-      const __m256d rest = _mm256_fnmadd_pd(near, _mm256_set1_pd(divisor), a);
-      return _mm256_cvtpd_ps(_mm256_fmadd_pd(rest, by, near));
+      return _mm256_cvtpd_ps(
+          fused_quotient(a, _mm256_set1_pd(divisor), _mm256_set1_pd(inverse), fma));
     };
     return _mm256_set_m128(half(_mm256_extracti128_si256(sums, 1)),
                            half(_mm256_castsi256_si128(sums)));

@@ -285,12 +285,13 @@ struct Ops<arch::avx512> {
   }
   static LOWATT_ALWAYS_INLINE Float quotients(Register sums, double scale, double divisor,
                                               double inverse) noexcept {
-    const __m512d by = _mm512_set1_pd(inverse);
+    const auto fma = [](__m512d x, __m512d y, __m512d z) __attribute__((always_inline)) {
+      return _mm512_fmadd_pd(x, y, z);
+    };
     const auto half = [=](__m256i eight) __attribute__((always_inline)) {
       const __m512d a = _mm512_mul_pd(_mm512_cvtepi32_pd(eight), _mm512_set1_pd(scale));
-      const __m512d near = _mm512_mul_pd(a, by);
-      const __m512d rest = _mm512_fnmadd_pd(near, _mm512_set1_pd(divisor), a);
-      return _mm512_cvtpd_ps(_mm512_fmadd_pd(rest, by, near));
+      return _mm512_cvtpd_ps(
+          fused_quotient(a, _mm512_set1_pd(divisor), _mm512_set1_pd(inverse), fma));
     };
     return _mm512_insertf32x8(_mm512_castps256_ps512(half(_mm512_castsi512_si256(sums))),
                               half(_mm512_extracti64x4_epi64(sums, 1)), 1);

@@ -364,9 +364,10 @@ struct Ops<arch::neon64> {
     std::int32_t sum[lanes];
     float quotient[lanes];
     vst1q_s32(sum, s32(sums));
+    const auto fma = [](double x, double y, double z) { return __builtin_fma(x, y, z); };
     for (int l = 0; l < lanes; ++l)
-      quotient[l] =
-          static_cast<float>(fused_quotient(scale * static_cast<double>(sum[l]), divisor, inverse));
+      quotient[l] = static_cast<float>(
+          fused_quotient(scale * static_cast<double>(sum[l]), divisor, inverse, fma));
     return vld1q_f32(quotient);
   }
   static LOWATT_ALWAYS_INLINE Register round_i32(Float a) noexcept {

@@ -62,8 +62,8 @@ void quantize_row(const float* x, Index count, float inverse, T* out,
   for (Index j = 0; i + j < count; ++j) out[i + j] = steps[j];
 }
 
-// The scale of each of a block's queries as int8. Step by step for all rows: one row's steps wait
-// for each other, those of several rows do not.
+// The scale of each of a block's queries as int8, and before that its largest magnitude in the same
+// place. Step by step for all rows: one row's steps wait for each other, those of several do not.
 LOWATT_ALWAYS_INLINE void int8_query_scales(const BlockArguments& block,
                                             SymmetricScale* scales) noexcept {
   for (Index r = 0; r < block.rows; ++r)

@@ -301,7 +301,6 @@ void softmax_accumulate(const SoftmaxArguments& arguments) noexcept {
   const SoftmaxWorkspace<Storage> workspace(block);
   const auto& layout = workspace.layout;
   const FloatSums& sums = workspace.sums.sums;
-  Index recent = 0;
   for (Index t = block.tile_begin; t < block.tile_end; ++t) {
     if (!block.tile_is_visible(t)) continue;
     const std::byte* stored = block.tiles.tile(t);
@@ -313,7 +312,7 @@ void softmax_accumulate(const SoftmaxArguments& arguments) noexcept {
                        workspace.sums);
     float_add_values<L, MultiplyStep<L>>(block, t, tile, layout.value_stride, workspace.scores,
                                          sums);
-    if (++recent % FloatSums::most_recent == 0) sums.fold(block.rows);
+    sums.count_addition(block.rows);
   }
 }
 

@@ -76,8 +76,7 @@ void softmax_amx_prepare(const SoftmaxArguments& arguments) noexcept {
   const SoftmaxAmxWorkspace<Storage> workspace(block);
   const auto& layout = workspace.layout;
   const FloatSums& sums = workspace.sums.sums;
-  *workspace.state = {};
-  *sums.has_total = false;
+  *sums.state = {};
   alignas(64) float inverse[16];
   for (Index r = 0; r < block.rows; ++r) {
     if (r % 16 == 0) {
@@ -223,7 +222,7 @@ void softmax_amx_finish(const SoftmaxArguments& arguments) noexcept {
   // Expanded int8 values are 2^24 times what they stand for.
   constexpr float expansion = is_int8 ? 0x1p-24f : 1.0f;
   const float unit = is_int8 ? arguments.value_scale : 1.0f;
-  if (*sums.has_total) {
+  if (sums.state->has_total) {
     for (Index i = 0; i < block.rows * stride; ++i)
       sums.recent[i] = static_cast<float>(sums.total[i] + static_cast<double>(sums.recent[i]));
   }
@@ -272,14 +271,14 @@ template <class L, class Storage>
 void softmax_amx_store_part(const SoftmaxArguments& arguments, PartRows<double> part) noexcept {
   const SoftmaxAmxWorkspace<Storage> workspace(arguments.block);
   const FloatSums& sums = workspace.sums.sums;
-  const auto state = *workspace.state;
+  const FloatSums::State state = *sums.state;
   constexpr double expansion = std::is_same_v<Storage, SoftmaxInt8> ? 0x1p-24 : 1.0;
   for (Index r = 0; r < arguments.block.rows; ++r) {
     // Of sums that nothing has been added to only the columns of weights are numbers.
     const auto sum = [&](Index i, bool has_recent) {
       const double recent =
           has_recent ? static_cast<double>(sums.recent[r * sums.stride + i]) : 0.0;
-      return *sums.has_total ? sums.total[r * sums.stride + i] + recent : recent;
+      return state.has_total ? sums.total[r * sums.stride + i] + recent : recent;
     };
     part.weight(r) = part.kept(r) = 0;
     for (Index i = 0; i < SoftmaxSums::weight_columns; ++i)

@@ -58,7 +58,7 @@ LOWATT_ALWAYS_INLINE void softmax_amx_add_block(const SoftmaxWaiting& waiting, I
   const tiles::Sums sums{
       reinterpret_cast<std::byte*>(all.recent + first * all.stride + column * 16), all.stride * 4,
       16 * all.stride * 4};
-  if (workspace.state->recent == 0)
+  if (all.state->recent == 0)
     tiles::clear();
   else
     Block::load(sums);
@@ -107,7 +107,6 @@ void softmax_amx_add(const BlockArguments& block, SoftmaxWaiting& waiting,
                      const SoftmaxAmxWorkspace<Storage>& workspace) noexcept {
   const auto& layout = workspace.layout;
   const FloatSums& sums = workspace.sums.sums;
-  auto& state = *workspace.state;
   const std::byte* values[softmax_most_waiting];
   bool any_nonfinite = false;
   for (Index t = 0; t < waiting.count; ++t) {
@@ -144,9 +143,7 @@ void softmax_amx_add(const BlockArguments& block, SoftmaxWaiting& waiting,
     if (any_nonfinite) softmax_amx_add_nonfinite<L>(block, waiting, workspace);
   waiting.count = 0;
 
-  if (++state.recent < FloatSums::most_recent) return;
-  sums.fold(block.rows);
-  state.recent = 0;
+  sums.count_addition(block.rows);
 }
 
 }  // namespace lowatt

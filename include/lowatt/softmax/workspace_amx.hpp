@@ -18,13 +18,8 @@ struct SoftmaxAmxWorkspace {
   static constexpr Index score_stride = tile_keys + 16;
   static constexpr Index weight_bytes = softmax_most_waiting * tile_keys * 16 * 2;  // of 16 rows
 
-  struct State {
-    Index recent = 0;  // how often values were added to sums.recent
-  };
-
   typename Storage::Layout layout;
   WorkspaceCutter cutter;
-  State* state = nullptr;
   std::byte* query = nullptr;    // [rows/16][steps] tiles
   float* factor = nullptr;       // [rows], what scores are multiplied with
   SoftmaxSums sums;              // at int8 the maxima are bits of int32
@@ -36,7 +31,6 @@ struct SoftmaxAmxWorkspace {
                                            Index value_dim) noexcept
       : layout(head_dim, value_dim),
         cutter{base},
-        state(cutter.take<State>(1)),
         query(cutter.take<std::byte>(rows * layout.steps * 64)),
         factor(cutter.take<float>(rows)),
         sums(cutter, rows, layout.value_stride),
