@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../core/tiles.hpp"
+#include "../quant/scale.hpp"
 #include "ops.hpp"
 
 namespace lowatt {
