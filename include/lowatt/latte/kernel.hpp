@@ -30,6 +30,7 @@
 #pragma once
 
 #include "../core/part.hpp"
+#include "../quant/query_scales.hpp"
 #include "score_terms.hpp"
 #include "scores.hpp"
 #include "survivors.hpp"

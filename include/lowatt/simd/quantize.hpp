@@ -3,7 +3,6 @@
 #pragma once
 
 #include "../core/tiles.hpp"
-#include "../quant/scale.hpp"
 #include "ops.hpp"
 
 namespace lowatt {
@@ -61,15 +60,6 @@ void quantize_row(const float* x, Index count, float inverse, T* out,
   for (Index j = 0; i + j < count; ++j) rest[j] = x[i + j];
   quantize_step<L>(rest, inverse, bound, steps);
   for (Index j = 0; i + j < count; ++j) out[i + j] = steps[j];
-}
-
-// The scale of each of a block's queries as int8, and before that its largest magnitude in the same
-// place. Step by step for all rows: one row's steps wait for each other, those of several do not.
-LOWATT_ALWAYS_INLINE void int8_query_scales(const BlockArguments& block,
-                                            SymmetricScale* scales) noexcept {
-  for (Index r = 0; r < block.rows; ++r)
-    scales[r].scale = finite_absmax(block.query + r * block.query_stride, block.head_dim);
-  for (Index r = 0; r < block.rows; ++r) scales[r] = symmetric_scale(scales[r].scale, int8_limit);
 }
 
 // How many of the products of x and inverse round to more than the limit. Limits are odd, so that

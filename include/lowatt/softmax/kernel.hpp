@@ -22,7 +22,7 @@
 
 #include "../core/half.hpp"
 #include "../core/part.hpp"
-#include "../quant/scale.hpp"
+#include "../quant/query_scales.hpp"
 #include "../simd/exp2.hpp"
 #include "pack.hpp"
 #include "pack_half.hpp"
