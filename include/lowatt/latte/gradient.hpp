@@ -38,7 +38,7 @@ struct SoftLatteTrainingArguments : GradientArguments {
   double scale = 1, theta = 0, softness = 1;
   bool quantised = true;
   NibbleSplit split = NibbleSplit::round;
-  SymmetricScale key_scale;  // of the KV head, where quantised
+  SymmetricScale key_scale{};  // of the KV head, where quantised
 
   double* survival = nullptr;        // written by the forward pass: mean of m over visible pairs
   double survival_gradient = 0;      // of the loss by it

@@ -26,9 +26,10 @@ inline constexpr int int4_limit = 7;
 inline constexpr int int8_limit = 127;
 inline constexpr int int16_limit = 32767;
 
+// Without initial values: a constructor would be a function that kernels of all levels share.
 struct SymmetricScale {
-  float scale = 0;    // what one step of q stands for
-  float inverse = 0;  // what x is multiplied with
+  float scale;    // what one step of q stands for
+  float inverse;  // what x is multiplied with
 };
 
 LOWATT_ALWAYS_INLINE SymmetricScale symmetric_scale(float absmax, int limit) noexcept {

@@ -53,8 +53,8 @@
 //                  elements past them; nonzero_lanes(a): bit l set where lane l is not 0
 //   float          multiply_add(a, b, c) = a*b + c, fused where the level has it; round_i32 half
 //                  to even; to_float (of 32-bit lanes); load_i8_as_float (`lanes` signed bytes);
-//                  quotients(sums, scale, divisor, inverse): scale * sum / divisor of 32-bit lanes
-//                  in double, to float, for divisors as fused_quotient() takes them;
+//                  quotient(a, divisor, inverse) of doubles: a / divisor, for integer divisors
+//                  below 2^49 of which inverse is the reciprocal;
 //                  load_f16, store_f16 (`lanes` numbers of half precision, as core/half.hpp);
 //                  add_above(sum, x, y, term): sum, and term added where x > y;
 //                  multiply_add_above(sum, x, y, a, b): the same with a*b; sign: -1, 0 or 1, of NaN
@@ -105,12 +105,9 @@ struct TwiceSubtracted {
 // below 2^-51 ulp. But a / divisor lies at least 1/(4 divisor) ulp from any number half-way between
 // two doubles: such a number has 54 significant bits, its product with divisor as many or more, and
 // a has 53.
-// Of numbers or registers of them; fma(x, y, z) is x * y + z, rounded once.
-template <class Double, class Fma>
-LOWATT_ALWAYS_INLINE Double fused_quotient(Double a, Double divisor, Double inverse,
-                                           Fma&& fma) noexcept {
-  const Double near = a * inverse;
-  return fma(fma(-near, divisor, a), inverse, near);
+LOWATT_ALWAYS_INLINE double fused_quotient(double a, double divisor, double inverse) noexcept {
+  const double near = a * inverse;
+  return __builtin_fma(__builtin_fma(-near, divisor, a), inverse, near);
 }
 
 LOWATT_ALWAYS_INLINE std::int32_t load_i32(const void* four_bytes) noexcept {

@@ -267,18 +267,8 @@ struct Ops<arch::avx2> {
   static LOWATT_ALWAYS_INLINE Float multiply_add(Float a, Float b, Float c) noexcept {
     return _mm256_fmadd_ps(a, b, c);
   }
-  static LOWATT_ALWAYS_INLINE Float quotients(Register sums, double scale, double divisor,
-                                              double inverse) noexcept {
-    const auto fma = [](__m256d x, __m256d y, __m256d z) __attribute__((always_inline)) {
-      return _mm256_fmadd_pd(x, y, z);
-    };
-    const auto half = [=](__m128i four) __attribute__((always_inline)) {
-      const __m256d a = _mm256_mul_pd(_mm256_cvtepi32_pd(four), _mm256_set1_pd(scale));
-      return _mm256_cvtpd_ps(
-          fused_quotient(a, _mm256_set1_pd(divisor), _mm256_set1_pd(inverse), fma));
-    };
-    return _mm256_set_m128(half(_mm256_extracti128_si256(sums, 1)),
-                           half(_mm256_castsi256_si128(sums)));
+  static LOWATT_ALWAYS_INLINE double quotient(double a, double divisor, double inverse) noexcept {
+    return fused_quotient(a, divisor, inverse);
   }
   static LOWATT_ALWAYS_INLINE Register round_i32(Float a) noexcept { return _mm256_cvtps_epi32(a); }
   static LOWATT_ALWAYS_INLINE Float to_float(Register a) noexcept { return _mm256_cvtepi32_ps(a); }

@@ -283,18 +283,8 @@ struct Ops<arch::avx512> {
   static LOWATT_ALWAYS_INLINE Float multiply_add(Float a, Float b, Float c) noexcept {
     return _mm512_fmadd_ps(a, b, c);
   }
-  static LOWATT_ALWAYS_INLINE Float quotients(Register sums, double scale, double divisor,
-                                              double inverse) noexcept {
-    const auto fma = [](__m512d x, __m512d y, __m512d z) __attribute__((always_inline)) {
-      return _mm512_fmadd_pd(x, y, z);
-    };
-    const auto half = [=](__m256i eight) __attribute__((always_inline)) {
-      const __m512d a = _mm512_mul_pd(_mm512_cvtepi32_pd(eight), _mm512_set1_pd(scale));
-      return _mm512_cvtpd_ps(
-          fused_quotient(a, _mm512_set1_pd(divisor), _mm512_set1_pd(inverse), fma));
-    };
-    return _mm512_insertf32x8(_mm512_castps256_ps512(half(_mm512_castsi512_si256(sums))),
-                              half(_mm512_extracti64x4_epi64(sums, 1)), 1);
+  static LOWATT_ALWAYS_INLINE double quotient(double a, double divisor, double inverse) noexcept {
+    return fused_quotient(a, divisor, inverse);
   }
   static LOWATT_ALWAYS_INLINE Register round_i32(Float a) noexcept { return _mm512_cvtps_epi32(a); }
   static LOWATT_ALWAYS_INLINE Float to_float(Register a) noexcept { return _mm512_cvtepi32_ps(a); }

@@ -359,16 +359,8 @@ struct Ops<arch::neon64> {
   static LOWATT_ALWAYS_INLINE Float multiply_add(Float a, Float b, Float c) noexcept {
     return vfmaq_f32(c, a, b);
   }
-  static LOWATT_ALWAYS_INLINE Float quotients(Register sums, double scale, double divisor,
-                                              double inverse) noexcept {
-    std::int32_t sum[lanes];
-    float quotient[lanes];
-    vst1q_s32(sum, s32(sums));
-    const auto fma = [](double x, double y, double z) { return __builtin_fma(x, y, z); };
-    for (int l = 0; l < lanes; ++l)
-      quotient[l] = static_cast<float>(
-          fused_quotient(scale * static_cast<double>(sum[l]), divisor, inverse, fma));
-    return vld1q_f32(quotient);
+  static LOWATT_ALWAYS_INLINE double quotient(double a, double divisor, double inverse) noexcept {
+    return fused_quotient(a, divisor, inverse);
   }
   static LOWATT_ALWAYS_INLINE Register round_i32(Float a) noexcept {
     return bits(vcvtnq_s32_f32(a));

@@ -257,13 +257,8 @@ struct Ops<arch::sse2> {
   static LOWATT_ALWAYS_INLINE Float multiply_add(Float a, Float b, Float c) noexcept {
     return a * b + c;
   }
-  static LOWATT_ALWAYS_INLINE Float quotients(Register sums, double scale, double divisor,
-                                              double) noexcept {
-    const auto half = [=](Register two) {
-      const __m128d scaled = _mm_mul_pd(_mm_cvtepi32_pd(two), _mm_set1_pd(scale));
-      return _mm_cvtpd_ps(_mm_div_pd(scaled, _mm_set1_pd(divisor)));
-    };
-    return _mm_movelh_ps(half(sums), half(_mm_unpackhi_epi64(sums, sums)));
+  static LOWATT_ALWAYS_INLINE double quotient(double a, double divisor, double) noexcept {
+    return a / divisor;
   }
   static LOWATT_ALWAYS_INLINE Register round_i32(Float a) noexcept { return _mm_cvtps_epi32(a); }
   static LOWATT_ALWAYS_INLINE Float to_float(Register a) noexcept { return _mm_cvtepi32_ps(a); }
