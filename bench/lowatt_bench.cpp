@@ -205,6 +205,12 @@ lowatt::Inhibitor dense_inhibitor(Index dim, lowatt::Precision precision) {
   return {.scale = 0.4 / as_double(dim), .precision = precision};
 }
 
+// The distance of two thermometer codes: of bits, or of levels from four planes on.
+Bound code_bound(int planes, Index d) {
+  if (planes < 4) return {Work::popcount, planes * as_double(d) / 8};
+  return {Work::level_sum, as_double(d) / (planes < 8 ? 2 : 1)};
+}
+
 lowatt::Bitformer bitformer(int planes) {
   return {.planes = planes, .center_keys = true};
 }
@@ -252,8 +258,7 @@ void add_all() {
           return mechanism;
         },
         [planes](Index d) {
-          return std::vector<Bound>{{Work::popcount, planes * as_double(d) / 8},
-                                    {Work::minimum_dot, as_double(d)}};
+          return std::vector<Bound>{code_bound(planes, d), {Work::minimum_dot, as_double(d)}};
         }});
   // Scores of all keys, inhibition of those that are left; of clustered ones not even all scores.
   add(Subject<lowatt::Inhibitor>{
@@ -314,8 +319,7 @@ void add_all() {
         "bitformer" + std::to_string(planes) + "/int8",
         [planes](const Inputs&) { return bitformer(planes); },
         [planes](Index d) {
-          return std::vector<Bound>{{Work::popcount, planes * as_double(d) / 8},
-                                    {Work::dot, as_double(d)}};
+          return std::vector<Bound>{code_bound(planes, d), {Work::dot, as_double(d)}};
         },
         false, [=](Index d) { return std::vector<Bound>{products((planes + 1) * as_double(d))}; }});
 

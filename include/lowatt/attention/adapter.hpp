@@ -45,7 +45,7 @@ struct HeadPosition {
 //   static void erase(const M&, Index head_dim, Index value_dim, std::byte* tile, Index first)
 //   noexcept;
 //       Makes the tokens of a tile from `first` on padding again, 1 <= first < 64.
-//   static void clear_spare_bits(const M&, Index head_dim, std::byte* tile) noexcept;
+//   static void limit_codes(const M&, Index head_dim, std::byte* tile) noexcept;
 //       Only where kernels rely on what the tiles of packing have there.
 //   static Index query_block(const M&, const Shape&) noexcept;      rows per task
 //   static Index workspace_bytes(const M&, const Shape&) noexcept;  per worker, a multiple of 64

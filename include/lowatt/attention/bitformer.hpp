@@ -15,7 +15,7 @@ struct Adapter<Bitformer> {
   static constexpr bool has_score_terms = false;
   static constexpr const char* mechanism_name = "bitformer";
 
-  static const char* layout(const Bitformer&) noexcept { return "bitformer 1"; }
+  static const char* layout(const Bitformer&) noexcept { return "bitformer 2"; }
   template <class Each>
   static void each_parameter(Bitformer& mechanism, Each&& each) noexcept {
     each(mechanism.scale);
@@ -128,9 +128,8 @@ struct Adapter<Bitformer> {
     BitformerTileLayout(mechanism.planes, head_dim, value_dim).erase(tile, first);
   }
   // Distances to a tile from elsewhere stay within the tables.
-  static void clear_spare_bits(const Bitformer& mechanism, Index head_dim,
-                               std::byte* tile) noexcept {
-    lowatt::clear_spare_bits(tile, mechanism.planes, head_dim);
+  static void limit_codes(const Bitformer& mechanism, Index head_dim, std::byte* tile) noexcept {
+    limit_thermometer(tile, mechanism.planes, head_dim);
   }
   static Index query_block(const Bitformer& mechanism, const Shape& shape) noexcept {
     return bitformer_query_block(mechanism.planes, shape.head_dim);

@@ -27,7 +27,7 @@ struct Adapter<Inhibitor> {
       case Precision::int4:
         return "inhibitor int4 1";
       default:
-        return mechanism.planes > 0 ? "inhibitor planes 1" : "inhibitor int8 1";
+        return mechanism.planes > 0 ? "inhibitor planes 2" : "inhibitor int8 1";
     }
   }
   template <class Each>
@@ -137,6 +137,10 @@ struct Adapter<Inhibitor> {
         return inhibitor_erase(tile, layout, width(mechanism), first);
       }
     }
+  }
+  // Distances to a tile from elsewhere stay within those of codes.
+  static void limit_codes(const Inhibitor& mechanism, Index head_dim, std::byte* tile) noexcept {
+    if (mechanism.planes > 0) limit_thermometer(tile, mechanism.planes, head_dim);
   }
   static Index query_block(const Inhibitor& mechanism, const Shape&) noexcept {
     switch (mechanism.precision) {

@@ -304,8 +304,8 @@ struct SavedCache {
         for (Index t = 0; t < tile_count(sizes[s]); ++t, tiles += tile_bytes) {
           std::byte* const tile = cache.pages_.tiles(s, g)[t];
           std::memcpy(tile, tiles, static_cast<std::size_t>(tile_bytes));
-          if constexpr (requires { Adapter<M>::clear_spare_bits(cache.mechanism_, 0, tile); })
-            Adapter<M>::clear_spare_bits(cache.mechanism_, cache.shape_.head_dim, tile);
+          if constexpr (requires { Adapter<M>::limit_codes(cache.mechanism_, 0, tile); })
+            Adapter<M>::limit_codes(cache.mechanism_, cache.shape_.head_dim, tile);
         }
     }
     return {};

@@ -5,18 +5,19 @@
 //   out_ik = sv * sum_j P_ij v_jk / sum_j P_ij    over visible keys; integers until the division
 //
 // Lives on   vpxor + vpopcntb + vpaddusb: eight bits of 64 pairs in three instructions, distances
-//            as bytes; a table lookup in registers (vpermb, vpermi2b; vpshufb below avx512icl),
-//            then vpdpbusd: 4 keys x 16 dims. Below avx512icl bits are counted by vpshufb, at sse2
-//            by shifts and sums, and vpmaddubsw + vpmaddwd stand for vpdpbusd: P above 127, which
-//            they cannot take together with a neighbour above 258 - P, is added in two parts. At
-//            sse2 the dot product is two multiply-adds of 16-bit values. Level amx adds values on
-//            tile registers (tile_amx.hpp).
+//            as bytes; from four planes on vpermb + vpaddusb: two channels of 64 pairs, or one, in
+//            two (simd/thermometer_tile.hpp); a table lookup in registers (vpermb, vpermi2b;
+//            vpshufb below avx512icl), then vpdpbusd: 4 keys x 16 dims. Below avx512icl bits are
+//            counted by vpshufb, at sse2 by shifts and sums, and vpmaddubsw + vpmaddwd stand for
+//            vpdpbusd: P above 127, which they cannot take together with a neighbour above 258 - P,
+//            is added in two parts. At sse2 the dot product is two multiply-adds of 16-bit values.
+//            Level amx adds values on tile registers (tile_amx.hpp).
 // Layout     pack.hpp; the same for prefill and decode and at every level.
 // Overflow   distances are at most planes * head_dim: up to 256 they are kept in 8 bits, cut at
 //            255; where a distance of 255 may weigh something it is counted once more as values
-//            are added. Up to 65535 they are kept in 16 bits, beyond in 32 (simd/bit_tile.hpp).
-//            sum P v gains at most 255 * 127 per key: 32 bits hold 66311 keys, so after every 1024
-//            tiles (65536 keys) sums move to 64 bits.
+//            are added. Up to 65535 they are kept in 16 bits, beyond in 32
+//            (simd/thermometer_tile.hpp). sum P v gains at most 255 * 127 per key: 32 bits hold
+//            66311 keys, so after every 1024 tiles (65536 keys) sums move to 64 bits.
 // Tails      head_dim and value_dim are padded with zeros when packed; hidden and absent keys get
 //            P = 0; rows come four at a time, then one at a time.
 // Memory     distances of a query block stay in the workspace between the two passes, 64 bytes per
@@ -34,7 +35,7 @@ inline constexpr Index bitformer_most_bits = 4294967295;
 // Bytes of a distance between the two passes. 256 bits, those of 64 dims in four planes, hardly
 // ever all differ.
 LOWATT_ALWAYS_INLINE constexpr Index bitformer_kept_bytes(int planes, Index head_dim) noexcept {
-  return planes * head_dim <= 256 ? 1 : bit_distance_bytes(planes, head_dim);
+  return planes * head_dim <= 256 ? 1 : thermometer_distance_bytes(planes, head_dim);
 }
 
 // As many as 64 bytes of distances per key allow.
@@ -59,7 +60,7 @@ struct BitformerArguments {
   // Whether distances are kept in less than they may need.
   LOWATT_ALWAYS_INLINE bool cuts_distances() const noexcept {
     return bitformer_kept_bytes(planes, block.head_dim) <
-           bit_distance_bytes(planes, block.head_dim);
+           thermometer_distance_bytes(planes, block.head_dim);
   }
   // Whether a distance of 255 may weigh something in a row of this minimum.
   LOWATT_ALWAYS_INLINE bool weighs_cut(std::uint32_t minimum) const noexcept {
@@ -67,13 +68,14 @@ struct BitformerArguments {
   }
 };
 
-// Tiles whose P are found and whose values are added together: sums stay in registers meanwhile.
+// Tiles that are worked on together: tables of rows serve two, sums of values stay in registers for
+// four.
 struct BitformerBatch {
   static constexpr Index most = 4;
   Index count = 0;
   Index position[most] = {};
-  bool is_full[most] = {};  // every row sees every key
-  const std::byte* values[most] = {};
+  bool is_full[most] = {};           // every row sees every key
+  const std::byte* data[most] = {};  // what is wanted of each
 };
 
 // Statistic and sums of a block's rows.
@@ -123,7 +125,7 @@ struct BitformerWorkspace {
   WorkspaceCutter cutter;
   BitformerSums sums;
   Index query_stride = 0;
-  std::uint8_t* query = nullptr;  // [rows][query_stride], for bit_distances()
+  std::uint8_t* query = nullptr;  // [rows][query_stride], for thermometer_distances()
   Index first_tile = 0;
   // The last: [tiles from first_tile on][rows][64], bitformer_kept_bytes() each.
   std::byte* distances = nullptr;
@@ -132,7 +134,7 @@ struct BitformerWorkspace {
                                           Index value_dim) noexcept
       : cutter{base},
         sums(cutter, bitformer_query_block(planes, head_dim), value_dim),
-        query_stride(bit_row_bytes(planes, head_dim) * bit_row_copies),
+        query_stride(thermometer_query_bytes(planes, head_dim)),
         query(cutter.take<std::uint8_t>(bitformer_query_block(planes, head_dim) * query_stride)),
         distances(cutter.take<std::byte>(0)) {}
   LOWATT_ALWAYS_INLINE explicit BitformerWorkspace(const BitformerArguments& arguments) noexcept
@@ -171,6 +173,23 @@ LOWATT_ALWAYS_INLINE void for_visible_tiles(const BlockArguments& block, Each&& 
   }
 }
 
+// The same for up to `most` of them at a time: calls each(batch). Data begins `offset` bytes into a
+// tile.
+template <Index most, class Each>
+LOWATT_ALWAYS_INLINE void for_visible_batches(const BlockArguments& block, Index offset,
+                                              Each&& each) noexcept {
+  BitformerBatch batch{};
+  for_visible_tiles(block, [&](Index t, bool is_full) noexcept {
+    batch.position[batch.count] = t;
+    batch.is_full[batch.count] = is_full;
+    batch.data[batch.count] = block.tiles.tile(t) + offset;
+    if (++batch.count < most) return;
+    each(batch);
+    batch.count = 0;
+  });
+  if (batch.count > 0) each(batch);
+}
+
 // Encodes the block's queries and clears its statistic and sums.
 template <class L>
 void bitformer_prepare(const BitformerArguments& arguments) noexcept {
@@ -178,8 +197,9 @@ void bitformer_prepare(const BitformerArguments& arguments) noexcept {
   const BitformerWorkspace workspace(arguments);
   const BitformerSums& sums = workspace.sums;
   for (Index r = 0; r < block.rows; ++r) {
-    encode_bit_row<L>(block.query + r * block.query_stride, block.head_dim, arguments.planes,
-                      arguments.thresholds, workspace.query + r * workspace.query_stride);
+    encode_thermometer_row<L>(block.query + r * block.query_stride, block.head_dim,
+                              arguments.planes, arguments.thresholds,
+                              workspace.query + r * workspace.query_stride);
     sums.minimum[r] = UINT32_MAX;
   }
   sums.clear(block.rows);
@@ -190,8 +210,10 @@ void bitformer_prepare(const BitformerArguments& arguments) noexcept {
 template <class L>
 void bitformer_count_again(const BitformerArguments& arguments, const BitformerWorkspace& workspace,
                            Index r, Index t, std::uint16_t* distances) noexcept {
-  bit_distances<L, 1>(workspace.query + r * workspace.query_stride, arguments.block.tiles.tile(t),
-                      bit_row_bytes(arguments.planes, arguments.block.head_dim), distances);
+  const std::byte* const tile = arguments.block.tiles.tile(t);
+  thermometer_distances<L, 1, 1>(
+      arguments.planes, workspace.query + r * workspace.query_stride, &tile,
+      thermometer_row_bytes(arguments.planes, arguments.block.head_dim), &distances);
 }
 
 // Whether any of 64 kept distances may have been cut.
@@ -221,11 +243,30 @@ template <class L>
   return least;
 }
 
+// Lowers each row's minima, those of each slot of all tiles, to its distances with tile t.
+template <class Distance>
+LOWATT_ALWAYS_INLINE void lower_minima(const BlockArguments& block, Index t, bool is_full,
+                                       const Distance* distances,
+                                       Distance (*minimum)[tile_keys]) noexcept {
+  const Index rows = block.rows;
+  if (is_full) {
+    for (Index r = 0; r < rows; ++r) lower_distances(minimum[r], distances + r * tile_keys);
+    return;
+  }
+  for (Index r = 0; r < rows; ++r) {
+    // Not in its place: what is hidden would look as if it had been cut.
+    alignas(64) Distance seen[tile_keys];
+    __builtin_memcpy(seen, distances + r * tile_keys, sizeof seen);
+    hide(seen, block.visible_word(r, t), static_cast<Distance>(~Distance{0}));
+    lower_distances(minimum[r], seen);
+  }
+}
+
 template <class L, class Distance>
 void bitformer_statistic_of(const BitformerArguments& arguments) noexcept {
   const BlockArguments& block = arguments.block;
   const BitformerWorkspace workspace(arguments);
-  const Index steps = bit_row_bytes(arguments.planes, block.head_dim);
+  const Index steps = thermometer_row_bytes(arguments.planes, block.head_dim);
   constexpr auto farthest = static_cast<Distance>(~Distance{0});
 
   // Slot by slot: minima over the keys of one slot of all tiles.
@@ -233,26 +274,36 @@ void bitformer_statistic_of(const BitformerArguments& arguments) noexcept {
   for (Index r = 0; r < block.rows; ++r)
     for (Index j = 0; j < tile_keys; ++j) minimum[r][j] = farthest;
 
-  for_visible_tiles(block, [&](Index t, bool is_full) noexcept {
-    const std::byte* bits = block.tiles.tile(t);
-    auto* distances = workspace.tile_distances<Distance>(block.rows, t);
+  const auto count = [&]<int Tiles>(const Index* positions, const std::byte* const* codes)
+      __attribute__((always_inline)) {
+    Distance* distances[Tiles];
+    for (int i = 0; i < Tiles; ++i)
+      distances[i] = workspace.tile_distances<Distance>(block.rows, positions[i]);
     for_rows(block.rows, [&]<int Rows>(Index r) noexcept {
-      bit_distances<L, Rows>(workspace.query + r * workspace.query_stride, bits, steps,
-                             distances + r * tile_keys);
+      Distance* of_rows[Tiles];
+      for (int i = 0; i < Tiles; ++i) of_rows[i] = distances[i] + r * tile_keys;
+      thermometer_distances<L, Rows, Tiles>(
+          arguments.planes, workspace.query + r * workspace.query_stride, codes, steps, of_rows);
     });
-    for (Index r = 0; r < block.rows; ++r) {
-      const Distance* row = distances + r * tile_keys;
-      // Not in its place: what is hidden would look as if it had been cut.
-      alignas(64) Distance seen[tile_keys];
-      if (!is_full) {
-        for (Index j = 0; j < tile_keys; ++j) seen[j] = row[j];
-        hide(seen, block.visible_word(r, t), farthest);
-        row = seen;
-      }
-      for (Index j = 0; j < tile_keys; ++j)
-        minimum[r][j] = row[j] < minimum[r][j] ? row[j] : minimum[r][j];
-    }
-  });
+  };
+  const auto lower = [&](Index t, bool is_full) __attribute__((always_inline)) {
+    lower_minima(block, t, is_full, workspace.tile_distances<Distance>(block.rows, t), minimum);
+  };
+  if (has_levels(arguments.planes)) {
+    for_visible_batches<2>(block, 0, [&](const BitformerBatch& batch) noexcept {
+      if (batch.count == 2)
+        count.template operator()<2>(batch.position, batch.data);
+      else
+        count.template operator()<1>(batch.position, batch.data);
+      for (Index i = 0; i < batch.count; ++i) lower(batch.position[i], batch.is_full[i]);
+    });
+  } else {
+    for_visible_tiles(block, [&](Index t, bool is_full) noexcept {
+      const std::byte* const codes = block.tiles.tile(t);
+      count.template operator()<1>(&t, &codes);
+      lower(t, is_full);
+    });
+  }
 
   for (Index r = 0; r < block.rows; ++r) {
     std::uint32_t least = least_distance<L>(minimum[r]);
@@ -388,7 +439,7 @@ void bitformer_add_values(const BitformerBatch& batch,
       sum[r][v] = is_first ? Op::zero() : Op::load(sums + r * stride + (vector + v) * Op::lanes);
   }
   for (Index t = 0; t < batch.count; ++t) {
-    const std::byte* values = batch.values[t];
+    const std::byte* values = batch.data[t];
     for (Index j = 0; j < tile_keys; j += value_group, values += value_group_stride) {
       Register value[Vectors];
       LOWATT_UNROLL
@@ -439,7 +490,7 @@ void bitformer_add_rests(const BitformerBatch& batch, const BitformerWeights<L, 
       for (std::uint32_t left = weights.rest_groups[r][t]; left != 0; left &= left - 1) {
         const Index group = __builtin_ctz(left);
         const Register weight = Op::broadcast4(weights.rest[r][t] + group * value_group);
-        const std::byte* values = batch.values[t] + group * value_group_stride;
+        const std::byte* values = batch.data[t] + group * value_group_stride;
         LOWATT_UNROLL
         for (int v = 0; v < Vectors; ++v)
           sum[v] = Op::dot4_narrow(sum[v], weight,
@@ -456,19 +507,11 @@ LOWATT_ALWAYS_INLINE void for_bitformer_batches(const BitformerArguments& argume
                                                 const BitformerSums& sums, Add&& add) noexcept {
   const BlockArguments& block = arguments.block;
   const BitformerTileLayout layout(arguments.planes, block.head_dim, block.value_dim);
-  BitformerBatch batch{};
-  const auto add_batch = [&]() noexcept {
-    const bool is_first = sums.make_room(block.rows, batch.count);
-    add(batch, is_first);
-    batch.count = 0;
-  };
-  for_visible_tiles(block, [&](Index t, bool is_full) noexcept {
-    batch.position[batch.count] = t;
-    batch.is_full[batch.count] = is_full;
-    batch.values[batch.count] = block.tiles.tile(t) + layout.values_offset();
-    if (++batch.count == BitformerBatch::most) add_batch();
-  });
-  if (batch.count > 0) add_batch();
+  for_visible_batches<BitformerBatch::most>(
+      block, layout.values_offset(), [&](const BitformerBatch& batch) noexcept {
+        const bool is_first = sums.make_room(block.rows, batch.count);
+        add(batch, is_first);
+      });
 }
 
 template <class L, class Distance>

@@ -1,25 +1,26 @@
 // How Bitformer's keys and values lie in memory. Per tile of 64 keys:
 //
-//   bits    [planes][head_dim/8][64 keys] u8                                (simd/bit_tile.hpp)
+//   codes   [row bytes][64 keys] u8                                 (simd/thermometer_tile.hpp)
 //   values  [value_dim/16][16 key groups][16 dims][4 keys] s8               (simd/byte_tile.hpp)
 #pragma once
 
 #include "../quant/scale.hpp"
-#include "../simd/bit_tile.hpp"
 #include "../simd/byte_tile.hpp"
+#include "../simd/thermometer_tile.hpp"
 
 namespace lowatt {
 
 struct BitformerTileLayout {
-  Index bit_bytes = 0, value_bytes = 0;
+  Index code_bytes = 0, value_bytes = 0;
 
   LOWATT_ALWAYS_INLINE BitformerTileLayout(int planes, Index head_dim, Index value_dim) noexcept
-      : bit_bytes(bit_tile_bytes(planes, head_dim)), value_bytes(value_tile_bytes(value_dim)) {}
+      : code_bytes(thermometer_tile_bytes(planes, head_dim)),
+        value_bytes(value_tile_bytes(value_dim)) {}
 
-  LOWATT_ALWAYS_INLINE Index values_offset() const noexcept { return bit_bytes; }
-  LOWATT_ALWAYS_INLINE Index bytes() const noexcept { return bit_bytes + value_bytes; }
+  LOWATT_ALWAYS_INLINE Index values_offset() const noexcept { return code_bytes; }
+  LOWATT_ALWAYS_INLINE Index bytes() const noexcept { return code_bytes + value_bytes; }
   LOWATT_ALWAYS_INLINE void erase(std::byte* tile, Index first) const noexcept {
-    erase_tokens(tile, bit_bytes / tile_keys, 1, first);
+    erase_tokens(tile, code_bytes / tile_keys, 1, first);
     erase_values(tile + values_offset(), value_bytes, first);
   }
 };
@@ -40,9 +41,9 @@ void bitformer_pack(const BitformerPackArguments& arguments) noexcept {
     const Index slot = (tokens.first + i) % tile_keys;
     std::byte* tile = tokens.tile((tokens.first + i) / tile_keys);
     count_saturated<L>(tokens, i, 0, arguments.value_inverse, int8_limit);
-    pack_bits<L>(tokens.key + i * tokens.key_stride, arguments.key_mean, tokens.head_dim,
-                 arguments.planes, arguments.thresholds, slot,
-                 reinterpret_cast<std::uint8_t*>(tile));
+    pack_thermometer<L>(tokens.key + i * tokens.key_stride, arguments.key_mean, tokens.head_dim,
+                        arguments.planes, arguments.thresholds, slot,
+                        reinterpret_cast<std::uint8_t*>(tile));
     pack_value<L>(tokens.value + i * tokens.value_stride, tokens.value_dim, arguments.value_inverse,
                   slot, reinterpret_cast<std::int8_t*>(tile + layout.values_offset()));
   }

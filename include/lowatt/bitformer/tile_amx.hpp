@@ -148,7 +148,7 @@ LOWATT_ALWAYS_INLINE void bitformer_amx_add(const BitformerBatch& batch, bool is
     tiles::memory_barrier();
     Block::template multiply<true, true>(
         {weights + t * bitformer_amx_weight_bytes, tiles::row_bytes, tiles::bytes},
-        {batch.values[t] + column * tiles::bytes, tiles::row_bytes, tiles::bytes});
+        {batch.data[t] + column * tiles::bytes, tiles::row_bytes, tiles::bytes});
     tiles::memory_barrier();
   }
   Block::store(sums);

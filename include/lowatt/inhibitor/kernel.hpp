@@ -6,7 +6,7 @@
 // Lives on   vpminub + vpdpbusd (scores) and vpsubusb + vpdpbusd (inhibition): two instructions for
 //            4 dims of 16 pairs each, bound by the byte unit's one per cycle at 512 bits. Below
 //            avx512icl the dot product is maddubs and a 16-bit sum, at sse2 two pmullw.
-//            Distances of codes are counted bits that differ (simd/bit_tile.hpp).
+//            Distances of codes are counted bits that differ (simd/thermometer_tile.hpp).
 // Layout     pack.hpp; the same for prefill and decode and at every level. A tile of 4 bits is
 //            unpacked once per block of queries, and then one of 8.
 // Overflow   a distance is at most 254 * head_dim, of codes planes * head_dim; where that and R
@@ -49,7 +49,7 @@ struct InhibitorWorkspace {
 
   LOWATT_ALWAYS_INLINE InhibitorWorkspace(std::byte* base, Index head_dim, Index value_dim,
                                           InhibitorWidth width) noexcept
-      : query_stride(width.planes > 0 ? bit_row_bytes(width.planes, head_dim) * bit_row_copies
+      : query_stride(width.planes > 0 ? thermometer_query_bytes(width.planes, head_dim)
                                       : round_up(head_dim, inhibitor_box_step)),
         value_stride(round_up(value_dim, value_block)) {
     WorkspaceCutter cutter{base};
@@ -100,7 +100,8 @@ void inhibitor_prepare(const InhibitorArguments& arguments) noexcept {
     std::uint8_t* query = workspace.query + r * workspace.query_stride;
     workspace.query_sum[r] = 0;
     if (arguments.width.planes > 0)
-      encode_bit_row<L>(row, block.head_dim, arguments.width.planes, arguments.thresholds, query);
+      encode_thermometer_row<L>(row, block.head_dim, arguments.width.planes, arguments.thresholds,
+                                query);
     else
       workspace.query_sum[r] =
           inhibitor_prepare_query<L>(arguments, row, workspace.query_stride, query);
@@ -114,10 +115,13 @@ template <class L, class Count>
 void inhibitor_bit_distances(const InhibitorArguments& arguments,
                              const InhibitorWorkspace& workspace, const std::int32_t* base,
                              const std::byte* keys) noexcept {
-  const Index steps = bit_row_bytes(arguments.width.planes, arguments.block.head_dim);
+  const Index steps = thermometer_row_bytes(arguments.width.planes, arguments.block.head_dim);
   alignas(64) Count counts[4 * tile_keys];
+  Count* const counts_of_tile = counts;
   for_rows(arguments.block.rows, [&]<int Rows>(Index first) noexcept {
-    bit_distances<L, Rows>(workspace.query + first * workspace.query_stride, keys, steps, counts);
+    thermometer_distances<L, Rows, 1>(arguments.width.planes,
+                                      workspace.query + first * workspace.query_stride, &keys,
+                                      steps, &counts_of_tile);
     for (int i = 0; i < Rows; ++i) {
       std::int32_t* distances = workspace.distances + (first + i) * tile_keys;
       for (Index j = 0; j < tile_keys; ++j)
@@ -136,7 +140,7 @@ void inhibitor_find_distances(const InhibitorArguments& arguments,
   const Index head_dim = arguments.block.head_dim, padded_dim = round_up(head_dim, key_group);
   if (arguments.width.planes > 0) {
     const auto* bits = reinterpret_cast<const std::byte*>(tile.keys);
-    switch (bit_distance_bytes(arguments.width.planes, head_dim)) {
+    switch (thermometer_distance_bytes(arguments.width.planes, head_dim)) {
       case 1:
         return inhibitor_bit_distances<L, std::uint8_t>(arguments, workspace, base, bits);
       case 2:

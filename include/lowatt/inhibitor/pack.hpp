@@ -17,7 +17,7 @@
 //
 // As thermometer codes keys have no sums and no box, and values are those of 8 bits:
 //
-//   keys      [plane][head_dim/8][64 keys] u8                                 (simd/bit_tile.hpp)
+//   keys      [row bytes][64 keys] u8                                 (simd/thermometer_tile.hpp)
 // clang-format on
 //
 // Keys are unsigned so that |q - k| = q + k - 2 min(q, k) needs one unsigned minimum and one dot
@@ -27,8 +27,8 @@
 #pragma once
 
 #include "../quant/scale.hpp"
-#include "../simd/bit_tile.hpp"
 #include "../simd/byte_tile.hpp"
+#include "../simd/thermometer_tile.hpp"
 
 namespace lowatt {
 
@@ -49,7 +49,7 @@ struct InhibitorWidth {
     return is_half ? bytes / 2 : bytes;
   }
   LOWATT_ALWAYS_INLINE Index key_bytes(Index head_dim) const noexcept {
-    return planes > 0 ? bit_tile_bytes(planes, head_dim)
+    return planes > 0 ? thermometer_tile_bytes(planes, head_dim)
                       : stored(key_tile_bytes(round_up(head_dim, dim_step())));
   }
   // The largest distance that there can be.
@@ -264,8 +264,8 @@ void inhibitor_pack(const InhibitorPackArguments& arguments) noexcept {
     count_saturated<L>(tokens, i, arguments.key_inverse, arguments.value_inverse,
                        arguments.width.limit());
     if (arguments.width.planes > 0)
-      pack_bits<L>(key, nullptr, tokens.head_dim, arguments.width.planes, arguments.thresholds,
-                   slot, reinterpret_cast<std::uint8_t*>(tile));
+      pack_thermometer<L>(key, nullptr, tokens.head_dim, arguments.width.planes,
+                          arguments.thresholds, slot, reinterpret_cast<std::uint8_t*>(tile));
     else
       inhibitor_pack_key<L>(key, arguments, layout, slot, tile);
     inhibitor_pack_value<L>(tokens.value + i * tokens.value_stride, arguments, layout, slot, tile);

@@ -10,9 +10,7 @@
 // With thresholds that ascend from plane to plane, the distance of two rows is the sum over
 // channels of the difference in the number of thresholds they reach.
 //
-// Overflow   bytes count up to 255, and stay there. Exact distances have 8 bits up to 255 bits per
-//            row, 16 up to 65535 and 32 beyond, and are counted in bytes for 31 steps of 8 at a
-//            time.
+// Overflow   a byte of a row adds at most 8; counts stay at 255.
 #pragma once
 
 #include "../core/tiles.hpp"
@@ -20,18 +18,9 @@
 
 namespace lowatt {
 
-// Bytes of a row's bits in all planes; of a tile's.
+// Bytes of a row's bits in all planes.
 LOWATT_ALWAYS_INLINE constexpr Index bit_row_bytes(int planes, Index dim) noexcept {
   return planes * ((dim + 7) / 8);
-}
-LOWATT_ALWAYS_INLINE constexpr Index bit_tile_bytes(int planes, Index dim) noexcept {
-  return bit_row_bytes(planes, dim) * tile_keys;
-}
-
-// Bytes that hold any distance of two rows exactly.
-LOWATT_ALWAYS_INLINE constexpr Index bit_distance_bytes(int planes, Index dim) noexcept {
-  const Index largest = planes * dim;
-  return largest <= 255 ? 1 : largest <= 65535 ? 2 : 4;
 }
 
 // Encodes one row: calls each(first, count, word) for `count` bytes of its bits from byte `first`
@@ -95,7 +84,6 @@ inline constexpr NibbleDifferences<L> nibble_differences{};
 
 // Encodes a row as count_bits() reads it, four bytes for each of its own: the byte four times, so
 // that it is broadcast from memory, or where the tables of its low and its high nibble begin.
-inline constexpr Index bit_row_copies = 4;
 template <class L>
 LOWATT_ALWAYS_INLINE void encode_bit_row(const float* x, Index dim, int planes,
                                          const float* thresholds, std::uint8_t* row) noexcept {
@@ -109,8 +97,8 @@ LOWATT_ALWAYS_INLINE void encode_bit_row(const float* x, Index dim, int planes,
                      fours[i] = Ops<L>::counts_by_nibbles ? (byte & 15) << 4 | (byte & 0xf0) << 16
                                                           : byte * 0x01010101u;
                    }
-                   std::uint8_t* four = row + first * bit_row_copies;
-                   const Index size = count * bit_row_copies;
+                   std::uint8_t* four = row + first * 4;
+                   const Index size = count * 4;
                    if (size == sizeof fours)
                      __builtin_memcpy(four, fours, sizeof fours);
                    else
@@ -150,7 +138,7 @@ LOWATT_ALWAYS_INLINE void count_bits(const std::uint8_t* row, Index row_stride,
         LOWATT_UNROLL
         for (int r = 0; r < Rows; ++r) {
           std::uint16_t table[2];
-          __builtin_memcpy(table, row + r * row_stride + s * bit_row_copies, sizeof table);
+          __builtin_memcpy(table, row + r * row_stride + s * 4, sizeof table);
           const std::uint8_t* tables = nibble_differences<L>.table[0];
           const Register of_low = Op::broadcast16(tables + table[0]);
           const Register of_high = Op::broadcast16(tables + table[1]);
@@ -164,7 +152,7 @@ LOWATT_ALWAYS_INLINE void count_bits(const std::uint8_t* row, Index row_stride,
         LOWATT_UNROLL
         for (int r = 0; r < Rows; ++r) {
           const Register differing =
-              Op::bit_xor(Op::broadcast4(row + r * row_stride + s * bit_row_copies), token[0]);
+              Op::bit_xor(Op::broadcast4(row + r * row_stride + s * 4), token[0]);
           count[r][0] = Op::add_saturate_u8(count[r][0], Op::popcount_u8(differing));
         }
       }
@@ -174,56 +162,6 @@ LOWATT_ALWAYS_INLINE void count_bits(const std::uint8_t* row, Index row_stride,
       LOWATT_UNROLL
       for (int v = 0; v < vectors; ++v) take(r, first + v * Op::bytes, count[r][v]);
     }
-  }
-}
-
-// Distances of Rows rows of `steps` bytes of bits, as encode_bit_row() writes them one after the
-// other, with the 64 tokens of a tile: in bytes, distances up to 254 and 255 for all others; else
-// Distance is what bit_distance_bytes() asks for.
-template <class L, int Rows, class Distance>
-void bit_distances(const std::uint8_t* row, const std::byte* bits, Index steps,
-                   Distance* distances) noexcept {
-  const Index stride = steps * bit_row_copies;
-  const auto store = [](std::uint8_t* counts) noexcept {
-    return [=](int r, Index first, typename Ops<L>::Register count) __attribute__((always_inline)) {
-      Ops<L>::store(counts + r * tile_keys + first, count);
-    };
-  };
-  if constexpr (sizeof(Distance) == 1) {
-    count_bits<L, Rows>(row, stride, bits, steps, store(distances));
-  } else {
-    constexpr Index most_steps = 31;  // of 8 bits each: what a byte counts
-    alignas(64) std::uint8_t counts[Rows * tile_keys];
-    for (Index s = 0; s < steps; s += most_steps) {
-      const Index now = steps - s < most_steps ? steps - s : most_steps;
-      count_bits<L, Rows>(row + s * bit_row_copies, stride, bits + s * tile_keys, now,
-                          store(counts));
-      if (s == 0)
-        for (Index i = 0; i < Rows * tile_keys; ++i) distances[i] = counts[i];
-      else
-        for (Index i = 0; i < Rows * tile_keys; ++i)
-          distances[i] = static_cast<Distance>(distances[i] + counts[i]);
-    }
-  }
-}
-
-// The least of 64 distances.
-template <class L, class Distance>
-LOWATT_ALWAYS_INLINE Distance least_distance(const Distance* distances) noexcept {
-  using Op = Ops<L>;
-  if constexpr (sizeof(Distance) == 4) {
-    Distance least = distances[0];
-    for (Index j = 1; j < tile_keys; ++j) least = distances[j] < least ? distances[j] : least;
-    return least;
-  } else {
-    constexpr bool is_byte = sizeof(Distance) == 1;
-    constexpr Index width = Op::bytes / static_cast<Index>(sizeof(Distance));
-    auto least = Op::load(distances);
-    for (Index j = width; j < tile_keys; j += width) {
-      const auto next = Op::load(distances + j);
-      least = is_byte ? Op::min_u8(least, next) : Op::min_u16(least, next);
-    }
-    return static_cast<Distance>(is_byte ? Op::reduce_min_u8(least) : Op::reduce_min_u16(least));
   }
 }
 

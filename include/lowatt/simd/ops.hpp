@@ -18,7 +18,8 @@
 //                  interleave4(a, b, c, d, out): lane l of out[v] holds byte interleaved(v, l) of
 //                  each of the four
 //   counting bits  popcount_u8 or, where counts_by_nibbles, broadcast16 (the same sixteen bytes in
-//                  every 16) and shuffle16(table, index): of such a table, index 0..15
+//                  every 16) and shuffle16(table, index): of such a table, index 0..15; where
+//                  looks_up_64, lookup_64(table, index): of a register of 64 bytes, index 0..63
 //   16 bits        fill_u16, min_u16, min_s16, max_s16, reduce_max_s16, add_i16, add_saturate_u16,
 //                  subtract_saturate_u16, multiply_high_u16, shift_right_u16, absolute_s16;
 //                  negative_s16: -1 where negative, else 0; dot2(acc, a, b): acc + the sum of a*b

@@ -7,9 +7,12 @@ namespace lowatt {
 
 template <>
 struct Ops<arch::avx512icl> : Ops<arch::avx512> {
-  static constexpr bool counts_by_nibbles = false;
+  static constexpr bool counts_by_nibbles = false, looks_up_64 = true;
   static LOWATT_ALWAYS_INLINE Register popcount_u8(Register a) noexcept {
     return _mm512_popcnt_epi8(a);
+  }
+  static LOWATT_ALWAYS_INLINE Register lookup_64(Register table, Register index) noexcept {
+    return _mm512_permutexvar_epi8(index, table);
   }
   // 64 or 128 entries per permutation; indices wrap, so those outside take a zero entry or are
   // masked to zero.

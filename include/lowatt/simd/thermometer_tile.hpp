@@ -1,0 +1,172 @@
+// Thermometer codes of 64 tokens and the distances of rows from them, however many planes there
+// are: bit k of a channel says whether it reaches threshold k, and the distance of two codes is how
+// many bits differ, which is how far apart the numbers of thresholds are that their channels reach.
+// Up to three planes are kept as bits, four to 63 as levels, 64 as bits again. A sign is a
+// thermometer of one plane.
+//
+// Overflow   exact distances have 8 bits up to 255 bits per code, 16 up to 65535 and 32 beyond, and
+//            are summed in bytes for as many steps as always fit.
+#pragma once
+
+#include "bit_tile.hpp"
+#include "level_tile.hpp"
+
+namespace lowatt {
+
+// Measured: with three planes counting bits is as fast, and their bits take less.
+LOWATT_ALWAYS_INLINE constexpr bool has_levels(int planes) noexcept {
+  return planes >= 4 && planes <= most_level;
+}
+
+// Bytes of a row's code; of a tile's; of a row as thermometer_distances() reads it.
+LOWATT_ALWAYS_INLINE constexpr Index thermometer_row_bytes(int planes, Index dim) noexcept {
+  return has_levels(planes) ? level_row_bytes(planes, dim) : bit_row_bytes(planes, dim);
+}
+LOWATT_ALWAYS_INLINE constexpr Index thermometer_tile_bytes(int planes, Index dim) noexcept {
+  return thermometer_row_bytes(planes, dim) * tile_keys;
+}
+LOWATT_ALWAYS_INLINE constexpr Index thermometer_query_bytes(int planes, Index dim) noexcept {
+  return thermometer_row_bytes(planes, dim) * 4;
+}
+
+// Bytes that hold any distance of two codes exactly.
+LOWATT_ALWAYS_INLINE constexpr Index thermometer_distance_bytes(int planes, Index dim) noexcept {
+  const Index largest = planes * dim;
+  return largest <= 255 ? 1 : largest <= 65535 ? 2 : 4;
+}
+
+// Encodes a token into place `slot` (0..63) of a tile. `mean` is subtracted from x, in float32; it
+// may be null. NaN reaches no threshold.
+template <class L>
+LOWATT_ALWAYS_INLINE void pack_thermometer(const float* x, const float* mean, Index dim, int planes,
+                                           const float* thresholds, Index slot,
+                                           std::uint8_t* tile) noexcept {
+  if (has_levels(planes))
+    pack_levels<L>(x, mean, dim, planes, thresholds, slot, tile);
+  else
+    pack_bits<L>(x, mean, dim, planes, thresholds, slot, tile);
+}
+
+// Encodes a row into thermometer_query_bytes().
+template <class L>
+LOWATT_ALWAYS_INLINE void encode_thermometer_row(const float* x, Index dim, int planes,
+                                                 const float* thresholds,
+                                                 std::uint8_t* row) noexcept {
+  if (has_levels(planes))
+    encode_level_row<L>(x, dim, planes, thresholds, row);
+  else
+    encode_bit_row<L>(x, dim, planes, thresholds, row);
+}
+
+// Takes from a tile that does not come from packing what packing would not write.
+LOWATT_ALWAYS_INLINE void limit_thermometer(std::byte* tile, int planes, Index dim) noexcept {
+  if (has_levels(planes))
+    limit_levels(tile, planes, dim);
+  else
+    clear_spare_bits(tile, planes, dim);
+}
+
+// Calls sum_up(first step, count, sums) for as many steps at a time as sums of bytes hold, each of
+// which adds `most` at most, and adds the sums up in Distance. All are [Tiles][Rows * 64].
+template <int Rows, int Tiles, class Distance, class SumUp>
+LOWATT_ALWAYS_INLINE void sum_in_parts(Index steps, Index most, Distance* const* distances,
+                                       SumUp&& sum_up) noexcept {
+  constexpr Index width = Rows * tile_keys;
+  alignas(64) std::uint8_t sums[Tiles][width];
+  std::uint8_t* each_sums[Tiles];
+  for (int t = 0; t < Tiles; ++t) each_sums[t] = sums[t];
+  const Index together = 255 / most;
+  for (Index s = 0; s < steps; s += together) {
+    sum_up(s, steps - s < together ? steps - s : together, each_sums);
+    for (int t = 0; t < Tiles; ++t) {
+      Distance* __restrict to = distances[t];
+      if (s == 0)
+        for (Index i = 0; i < width; ++i) to[i] = sums[t][i];
+      else
+        for (Index i = 0; i < width; ++i) to[i] = static_cast<Distance>(to[i] + sums[t][i]);
+    }
+  }
+}
+
+// Of bits, with one tile.
+template <class L, int Rows, class Distance>
+void bit_distances(const std::uint8_t* row, const std::byte* bits, Index steps,
+                   Distance* distances) noexcept {
+  const Index stride = steps * 4;
+  const auto store = [](std::uint8_t* counts) noexcept {
+    return [=](int r, Index first, typename Ops<L>::Register count) __attribute__((always_inline)) {
+      Ops<L>::store(counts + r * tile_keys + first, count);
+    };
+  };
+  if constexpr (sizeof(Distance) == 1)
+    count_bits<L, Rows>(row, stride, bits, steps, store(distances));
+  else
+    sum_in_parts<Rows, 1>(steps, 8, &distances,
+                          [&](Index begin, Index count, std::uint8_t* const* sums) noexcept {
+                            count_bits<L, Rows>(row + begin * 4, stride, bits + begin * tile_keys,
+                                                count, store(sums[0]));
+                          });
+}
+
+// Of levels of so many bits, which add `most` at most in a step.
+template <class L, int bits, int Rows, int Tiles, class Distance>
+void level_distances(const std::uint8_t* row, const std::byte* const* tiles, Index steps,
+                     Index most, Distance* const* distances) noexcept {
+  const auto sum_up = [=](Index begin, Index count, std::uint8_t* const* sums)
+      __attribute__((always_inline)) {
+    const std::byte* from[Tiles];
+    for (int t = 0; t < Tiles; ++t) from[t] = tiles[t] + begin * tile_keys;
+    add_level_distances<L, bits, Rows, Tiles>(
+        row + begin * 4, steps * 4, from, count,
+        [=](int t, int r, Index first, typename Ops<L>::Register sum) __attribute__((
+            always_inline)) { Ops<L>::store(sums[t] + r * tile_keys + first, sum); });
+  };
+  if constexpr (sizeof(Distance) == 1)
+    sum_up(0, steps, distances);
+  else
+    sum_in_parts<Rows, Tiles>(steps, most, distances, sum_up);
+}
+
+// Distances of Rows rows, as encode_thermometer_row() writes them one after the other, with the 64
+// tokens of each of Tiles tiles, of `steps` bytes a code: of each tile [Rows][64], in bytes, where
+// 255 stands for all from there on; else Distance is what thermometer_distance_bytes() asks for.
+template <class L, int Rows, int Tiles, class Distance>
+LOWATT_ALWAYS_INLINE void thermometer_distances(int planes, const std::uint8_t* row,
+                                                const std::byte* const* tiles, Index steps,
+                                                Distance* const* distances) noexcept {
+  if (!has_levels(planes))
+    for (int t = 0; t < Tiles; ++t) bit_distances<L, Rows>(row, tiles[t], steps, distances[t]);
+  else if (level_channels(planes) == 2)
+    level_distances<L, 3, Rows, Tiles>(row, tiles, steps, 2 * planes, distances);
+  else
+    level_distances<L, 6, Rows, Tiles>(row, tiles, steps, planes, distances);
+}
+
+// Lowers each of 64 distances to another one.
+template <class Distance>
+LOWATT_ALWAYS_INLINE void lower_distances(Distance* __restrict to,
+                                          const Distance* __restrict other) noexcept {
+  for (Index j = 0; j < tile_keys; ++j) to[j] = other[j] < to[j] ? other[j] : to[j];
+}
+
+// The least of 64 distances.
+template <class L, class Distance>
+LOWATT_ALWAYS_INLINE Distance least_distance(const Distance* distances) noexcept {
+  using Op = Ops<L>;
+  if constexpr (sizeof(Distance) == 4) {
+    Distance least = distances[0];
+    for (Index j = 1; j < tile_keys; ++j) least = distances[j] < least ? distances[j] : least;
+    return least;
+  } else {
+    constexpr bool is_byte = sizeof(Distance) == 1;
+    constexpr Index width = Op::bytes / static_cast<Index>(sizeof(Distance));
+    auto least = Op::load(distances);
+    for (Index j = width; j < tile_keys; j += width) {
+      const auto next = Op::load(distances + j);
+      least = is_byte ? Op::min_u8(least, next) : Op::min_u16(least, next);
+    }
+    return static_cast<Distance>(is_byte ? Op::reduce_min_u8(least) : Op::reduce_min_u16(least));
+  }
+}
+
+}  // namespace lowatt
