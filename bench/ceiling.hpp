@@ -14,7 +14,8 @@ enum class Work {
   minimum_dot2,   // the same with 16-bit values
   dot,            // exact dot product of unsigned with signed bytes
   popcount,       // xor, popcount of bytes, sum of bytes
-  level_sum,      // distance of bytes of levels by lookup, sum of bytes
+  level_pair,     // distance of two levels in each byte, sum of bytes
+  level_minimum,  // minimum of levels, sum of bytes
   absolute_sum,   // fp32 difference, magnitude, sum
   inhibited_sum,  // fp32 minimum, maximum, difference, sum
   tile_product    // level amx: 16 x 16 sums, 64 bytes deep; one product counts as one register

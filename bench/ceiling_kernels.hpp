@@ -101,7 +101,7 @@ int ceiling_loop(Work work, long repeats) {
             else
               return Op::add_u8(s, Op::popcount_u8(Op::bit_xor(a, b)));
           });
-    case Work::level_sum:
+    case Work::level_pair:
       return repeat<L>(
           repeats, Op::zero(), [&](Register s) __attribute__((always_inline)) {
             hide_value(a);
@@ -110,8 +110,13 @@ int ceiling_loop(Work work, long repeats) {
             else if constexpr (Op::counts_by_nibbles)
               return Op::add_u8(s, Op::add_u8(Op::shuffle16(a, b), Op::shuffle16(b, a)));
             else
-              return Op::add_u8(
-                  s, Op::add_u8(Op::subtract_saturate_u8(a, b), Op::subtract_saturate_u8(b, a)));
+              return Op::add_u8(Op::add_u8(s, Op::min_u8(a, b)), Op::min_u8(b, s));
+          });
+    case Work::level_minimum:
+      return repeat<L>(
+          repeats, Op::zero(), [&](Register s) __attribute__((always_inline)) {
+            hide_value(a);
+            return Op::add_u8(s, Op::min_u8(a, b));
           });
     case Work::absolute_sum:
       return repeat<L>(

@@ -205,10 +205,11 @@ lowatt::Inhibitor dense_inhibitor(Index dim, lowatt::Precision precision) {
   return {.scale = 0.4 / as_double(dim), .precision = precision};
 }
 
-// The distance of two thermometer codes: of bits, or of levels from four planes on.
+// The distance of two thermometer codes.
 Bound code_bound(int planes, Index d) {
-  if (planes < 4) return {Work::popcount, planes * as_double(d) / 8};
-  return {Work::level_sum, as_double(d) / (planes < 8 ? 2 : 1)};
+  const double bytes = as_double(lowatt::thermometer_row_bytes(planes, d));
+  if (!lowatt::has_levels(planes)) return {Work::popcount, bytes};
+  return {lowatt::level_channels(planes) == 2 ? Work::level_pair : Work::level_minimum, bytes};
 }
 
 lowatt::Bitformer bitformer(int planes) {
@@ -321,7 +322,10 @@ void add_all() {
         [planes](Index d) {
           return std::vector<Bound>{code_bound(planes, d), {Work::dot, as_double(d)}};
         },
-        false, [=](Index d) { return std::vector<Bound>{products((planes + 1) * as_double(d))}; }});
+        false,
+        [=](Index d) {
+          return std::vector<Bound>{code_bound(planes, d), products(as_double(d))};
+        }});
 
   add_reference("softmax/fp32", [](Inputs& in) {
     return lowatt::softmax_reference(lowatt::Softmax{}, in.q(), in.k(), in.v(), in.out());

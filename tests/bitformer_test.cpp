@@ -56,8 +56,8 @@ TEST(Bitformer, SweepSignCentered) {
 TEST(Bitformer, SweepThermometer) {
   int count = 0;
   for (const Case& c : test::sweep(23)) {
-    constexpr int planes[] = {1, 2, 3, 4, 8, 64};
-    Bitformer mechanism{.planes = planes[count % 6], .encoding = BitEncoding::thermometer};
+    constexpr int planes[] = {1, 2, 3, 4, 7, 8, 63, 64};
+    Bitformer mechanism{.planes = planes[count % 8], .encoding = BitEncoding::thermometer};
     mechanism.center_keys = count % 2 == 0;
     if (count % 3 != 0) mechanism.clip = 1.5;
     mechanism.temperature = 0.3 / mechanism.planes / (count % 5 + 1);
@@ -92,9 +92,10 @@ TEST(Bitformer, WidthOfDistances) {
   constexpr struct {
     int planes;
     Index head_dim;
-  } widths[] = {{1, 247}, {1, 248}, {1, 249}, {1, 255}, {1, 256},   {1, 257},  {4, 62},  {4, 63},
-                {4, 64},  {8, 31},  {8, 32},  {5, 51},  {1, 511},   {1, 512},  {1, 513}, {4, 128},
-                {64, 8},  {64, 3},  {64, 4},  {64, 5},  {64, 1023}, {64, 1024}};
+  } widths[] = {{1, 247},   {1, 248},  {1, 249},  {1, 255},  {1, 256},  {1, 257},   {4, 62},
+                {4, 63},    {4, 64},   {8, 31},   {8, 32},   {5, 51},   {1, 511},   {1, 512},
+                {1, 513},   {4, 128},  {64, 8},   {64, 3},   {64, 4},   {64, 5},    {64, 1023},
+                {64, 1024}, {7, 9362}, {7, 9363}, {8, 8191}, {8, 8192}, {63, 1040}, {63, 1041}};
   for (const auto& width : widths) {
     const Case c{{1, 1, 1, 18, 131, width.head_dim, 20}};
     Inputs inputs(c);

@@ -42,13 +42,14 @@ TEST(InhibitorPlanes, HammingDistanceOfCodesIsL1DistanceOfLevels) {
 
 TEST(InhibitorPlanes, EveryNumberOfPlanes) {
   for (int planes = 1; planes <= lowatt::max_planes; ++planes)
-    test::expect_exact_inhibitor({.scale = meeting_scale(40), .alpha = 0.1, .planes = planes},
-                                 {{1, 2, 1, 6, 130, 40, 24}, planes % 2 == 0});
+    test::expect_exact_inhibitor(
+        {.scale = meeting_scale(40), .alpha = 0.1, .planes = planes},
+        {{1, 2, 1, 6, 130, planes % 3 == 0 ? 75 : 40, 24}, planes % 2 == 0});
 }
 
 // Distances need 8 bits up to 255, then 16, then more.
 TEST(InhibitorPlanes, WidthsOfDistances) {
-  for (const int planes : {1, 3, 5, 64})
+  for (const int planes : {1, 3, 5, 8, 63, 64})
     for (const Index dim : {51, 52, 84, 85, 86, 255, 256, 257, 1023, 1024, 1025, 1100}) {
       const Case c{{1, 1, 1, 5, 70, dim, 24}};
       Inputs inputs(c);
@@ -60,6 +61,15 @@ TEST(InhibitorPlanes, WidthsOfDistances) {
                                          inputs);
       }
     }
+}
+
+TEST(InhibitorPlanes, WidestPairsOfLevels) {
+  for (const Index dim : {9362, 9363}) {
+    const Case c{{1, 1, 1, 5, 70, dim, 24}};
+    Inputs inputs(c);
+    test::set_largest_distances(inputs);
+    test::expect_exact_inhibitor({.scale = 1e-5, .planes = 7}, c, inputs);
+  }
 }
 
 TEST(InhibitorPlanes, Clips) {

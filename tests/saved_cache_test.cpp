@@ -1,4 +1,6 @@
 // A saved cache is loaded as it was, and nothing else is loaded at all.
+#include <fstream>
+
 #include "support/cached_tensors.hpp"
 #include "support/counted_pages.hpp"
 
@@ -129,6 +131,41 @@ TEST(SavedCacheRefusal, OneSentence) {
   EXPECT_EQ(std::string(lowatt::try_save(cache, small.data(), small.size()).message),
             "bytes is " + std::to_string(small.size()) + "; this cache needs " +
                 std::to_string(saved.size()));
+}
+
+// Seeds that are refused would leave the fuzzer of saved caches with nothing to start from.
+template <class M>
+void expect_seed(const std::string& name, const M& mechanism, Index tokens = 3) {
+  const std::string path = LOWATT_TEST_DATA "/../fuzz/cache/" + name + ".kvcache";
+  std::ifstream file(path, std::ios::binary);
+  const std::string bytes{std::istreambuf_iterator<char>(file), {}};
+  const auto* data = reinterpret_cast<const std::byte*>(bytes.data());
+  lowatt::KvCache<M> cache;
+  const lowatt::Status status = lowatt::try_load(cache, data, static_cast<Index>(bytes.size()));
+  if (status.ok()) return;
+  test::StridedTensor q(1, 1, 3, 9), k(1, 1, 3, 9), v(1, 1, 3, 5);
+  std::mt19937 random(1);
+  for (test::StridedTensor* x : {&q, &k, &v}) x->fill_normal(random);
+  lowatt::KvCache<M> fresh({1, 1, 9, 5, 3},
+                           lowatt::calibrate(mechanism, q.view(), k.view(), v.view()), mechanism);
+  if (tokens > 0) fresh.append(k.view(), v.view());
+  const Bytes saved = lowatt::save(fresh);
+  std::ofstream(name + ".kvcache", std::ios::binary)
+      .write(reinterpret_cast<const char*>(saved.data()), saved.size());
+  ADD_FAILURE() << path << " is refused (" << status.message << "); one that is not is now in "
+                << name << ".kvcache";
+}
+
+TEST(SavedCacheSeeds, AreLoaded) {
+  expect_seed("empty", lowatt::Softmax{}, 0);
+  expect_seed("softmax_f16", test::SoftmaxExample<lowatt::Precision::f16>::make());
+  expect_seed("softmax_int8", test::SoftmaxExample<lowatt::Precision::int8>::make());
+  expect_seed("inhibitor_int8", test::InhibitorExample::make());
+  expect_seed("inhibitor_int4", test::InhibitorInt4Example::make());
+  expect_seed("inhibitor_planes", test::InhibitorPlanesExample::make());
+  expect_seed("latte", test::LatteExample::make());
+  expect_seed("bitformer_sign", test::BitformerSignExample::make());
+  expect_seed("bitformer_thermometer", test::BitformerThermometerExample::make());
 }
 
 }  // namespace

@@ -263,7 +263,7 @@ lowatt::Latte latte(Bytes& bytes, Precision values) {
 }
 
 lowatt::Bitformer bitformer(Bytes& bytes) {
-  lowatt::Bitformer mechanism{.planes = bytes.ConsumeIntegralInRange(1, 20),
+  lowatt::Bitformer mechanism{.planes = bytes.ConsumeIntegralInRange(1, 64),
                               .center_keys = bytes.ConsumeBool()};
   if (bytes.ConsumeBool()) mechanism.temperature = bytes.ConsumeFloatingPointInRange(0.0, 2.0);
   if (bytes.ConsumeBool()) mechanism.clip = bytes.ConsumeFloatingPointInRange(0.0, 3.0);

@@ -1,8 +1,8 @@
-// The tile registers of AMX in plain memory: included before all else of a unit with kernels of
-// level amx
-// (-include), it replaces the instructions, so that the unit runs on a CPU that has the rest of the
-// level. What hardware faults on ends the program with a sentence. Loads and stores are plain C++,
-// which the address sanitizer sees; those of the hardware it does not.
+// The tile registers of AMX in plain memory: included before all else (-include) of a unit with
+// kernels of level amx, it replaces the instructions, so that the unit runs on a CPU that has the
+// rest of the level. A configuration, or a use of a register, that hardware faults on ends the
+// program with a sentence. Loads and stores are plain C++, which the address sanitizer sees; those
+// of the hardware it does not.
 //
 // Sums are those of _mm512_dpbusd_epi32 and _mm512_dpbf16_ps: the same integers as the hardware's,
 // and floats that may differ in their last bits.
@@ -38,6 +38,7 @@ inline void require(bool condition, const char* what) {
 
 inline Register& configured(int number) {
   require(state.is_configured, "an instruction before tile registers are configured");
+  require(state.registers[number].rows != 0, "a use of a register that is not configured");
   return state.registers[number];
 }
 
@@ -45,6 +46,10 @@ inline void configure(const void* configuration) {
   std::uint8_t bytes[64];
   std::memcpy(bytes, configuration, sizeof bytes);
   require(bytes[0] == 1, "a palette other than 1");
+  for (int i = 0; i < 64; ++i) {
+    const bool is_reserved = (i > 0 && i < 16) || (i >= 32 && i < 48) || i >= 56;
+    require(!is_reserved || bytes[i] == 0, "a reserved byte that is not 0");
+  }
   state = State{};
   state.is_configured = true;
   for (int i = 0; i < 8; ++i) {
@@ -52,6 +57,8 @@ inline void configure(const void* configuration) {
     std::memcpy(&tile.row_bytes, bytes + 16 + 2 * i, 2);
     tile.rows = bytes[48 + i];
     require(tile.row_bytes <= 64 && tile.rows <= 16, "a register of over 16 rows of 64 bytes");
+    require((tile.rows == 0) == (tile.row_bytes == 0),
+            "a register of no rows, or rows of no bytes");
   }
 }
 

@@ -1,7 +1,8 @@
 // A CPU that has all of level amx but the tile registers has all of it, to a unit that includes
 // this before all else (-include); kernels with emulated tiles (emulated_tiles.hpp) are linked to
-// it. Only level amx is tested. On a CPU that has less the program says so, and ends with 77, which
-// ctest reports as skipped.
+// it. Only level amx is tested. A program with it must not link other units that look for the
+// CPU's level: theirs would differ. On a CPU that has less the program says so, and ends with 77,
+// which ctest reports as skipped.
 #pragma once
 
 #include <cstdio>

@@ -39,7 +39,7 @@ struct InhibitorInt4Example {
 struct InhibitorPlanesExample {
   using Mechanism = lowatt::Inhibitor;
   static constexpr bool exact = true;
-  static Mechanism make() { return {.scale = 0.01, .alpha = 0.05, .planes = 5}; }
+  static Mechanism make() { return {.scale = 0.01, .alpha = 0.05, .planes = 9}; }
 };
 struct InhibitorFp32Example {
   using Mechanism = lowatt::Inhibitor;

@@ -46,7 +46,8 @@ struct HeadPosition {
 //   noexcept;
 //       Makes the tokens of a tile from `first` on padding again, 1 <= first < 64.
 //   static void limit_codes(const M&, Index head_dim, std::byte* tile) noexcept;
-//       Only where kernels rely on what the tiles of packing have there.
+//       Limits a tile from elsewhere to codes that packing could have written. Only where kernels
+//       rely on that.
 //   static Index query_block(const M&, const Shape&) noexcept;      rows per task
 //   static Index workspace_bytes(const M&, const Shape&) noexcept;  per worker, a multiple of 64
 //   static void pack(const KernelTable&, const M&, const Calibration&, Index kv_entry,

@@ -75,7 +75,7 @@ struct BitformerBatch {
   Index count = 0;
   Index position[most] = {};
   bool is_full[most] = {};           // every row sees every key
-  const std::byte* data[most] = {};  // what is wanted of each
+  const std::byte* data[most] = {};  // codes or values of each
 };
 
 // Statistic and sums of a block's rows.
@@ -176,8 +176,8 @@ LOWATT_ALWAYS_INLINE void for_visible_tiles(const BlockArguments& block, Each&& 
 // The same for up to `most` of them at a time: calls each(batch). Data begins `offset` bytes into a
 // tile.
 template <Index most, class Each>
-LOWATT_ALWAYS_INLINE void for_visible_batches(const BlockArguments& block, Index offset,
-                                              Each&& each) noexcept {
+requires(most <= BitformerBatch::most) LOWATT_ALWAYS_INLINE
+    void for_visible_batches(const BlockArguments& block, Index offset, Each&& each) noexcept {
   BitformerBatch batch{};
   for_visible_tiles(block, [&](Index t, bool is_full) noexcept {
     batch.position[batch.count] = t;
@@ -210,10 +210,10 @@ void bitformer_prepare(const BitformerArguments& arguments) noexcept {
 template <class L>
 void bitformer_count_again(const BitformerArguments& arguments, const BitformerWorkspace& workspace,
                            Index r, Index t, std::uint16_t* distances) noexcept {
-  const std::byte* const tile = arguments.block.tiles.tile(t);
-  thermometer_distances<L, 1, 1>(
-      arguments.planes, workspace.query + r * workspace.query_stride, &tile,
-      thermometer_row_bytes(arguments.planes, arguments.block.head_dim), &distances);
+  thermometer_distances<L, 1>(arguments.planes, workspace.query + r * workspace.query_stride,
+                              workspace.query_stride, arguments.block.tiles.tile(t),
+                              thermometer_row_bytes(arguments.planes, arguments.block.head_dim),
+                              distances);
 }
 
 // Whether any of 64 kept distances may have been cut.
@@ -274,35 +274,39 @@ void bitformer_statistic_of(const BitformerArguments& arguments) noexcept {
   for (Index r = 0; r < block.rows; ++r)
     for (Index j = 0; j < tile_keys; ++j) minimum[r][j] = farthest;
 
-  const auto count = [&]<int Tiles>(const Index* positions, const std::byte* const* codes)
-      __attribute__((always_inline)) {
-    Distance* distances[Tiles];
-    for (int i = 0; i < Tiles; ++i)
-      distances[i] = workspace.tile_distances<Distance>(block.rows, positions[i]);
-    for_rows(block.rows, [&]<int Rows>(Index r) noexcept {
-      Distance* of_rows[Tiles];
-      for (int i = 0; i < Tiles; ++i) of_rows[i] = distances[i] + r * tile_keys;
-      thermometer_distances<L, Rows, Tiles>(
-          arguments.planes, workspace.query + r * workspace.query_stride, codes, steps, of_rows);
-    });
+  const int planes = arguments.planes;
+  const std::uint8_t* const query = workspace.query;
+  const Index query_stride = workspace.query_stride;
+  const auto find = [&](Index t, bool is_full) __attribute__((always_inline)) {
+    const std::byte* codes = block.tiles.tile(t);
+    auto* distances = workspace.tile_distances<Distance>(block.rows, t);
+    for_rows(
+        block.rows, [&]<int Rows>(Index r) __attribute__((always_inline)) {
+          thermometer_distances<L, Rows>(planes, query + r * query_stride, query_stride, codes,
+                                         steps, distances + r * tile_keys);
+        });
+    lower_minima(block, t, is_full, distances, minimum);
   };
-  const auto lower = [&](Index t, bool is_full) __attribute__((always_inline)) {
-    lower_minima(block, t, is_full, workspace.tile_distances<Distance>(block.rows, t), minimum);
-  };
-  if (has_levels(arguments.planes)) {
-    for_visible_batches<2>(block, 0, [&](const BitformerBatch& batch) noexcept {
-      if (batch.count == 2)
-        count.template operator()<2>(batch.position, batch.data);
-      else
-        count.template operator()<1>(batch.position, batch.data);
-      for (Index i = 0; i < batch.count; ++i) lower(batch.position[i], batch.is_full[i]);
-    });
+  if constexpr (Ops<L>::looks_up_64) {
+    if (looks_up_two_tiles<L>(planes)) {
+      for_visible_batches<2>(block, 0, [&](const BitformerBatch& batch) noexcept {
+        if (batch.count == 1) return find(batch.position[0], batch.is_full[0]);
+        Distance* distances[2];
+        for (Index i = 0; i < 2; ++i)
+          distances[i] = workspace.tile_distances<Distance>(block.rows, batch.position[i]);
+        for_rows(block.rows, [&]<int Rows>(Index r) noexcept {
+          Distance* of_rows[2] = {distances[0] + r * tile_keys, distances[1] + r * tile_keys};
+          look_up_two_tiles<L, Rows>(planes, query + r * query_stride, query_stride, batch.data,
+                                     steps, of_rows);
+        });
+        for (Index i = 0; i < 2; ++i)
+          lower_minima(block, batch.position[i], batch.is_full[i], distances[i], minimum);
+      });
+    } else {
+      for_visible_tiles(block, find);
+    }
   } else {
-    for_visible_tiles(block, [&](Index t, bool is_full) noexcept {
-      const std::byte* const codes = block.tiles.tile(t);
-      count.template operator()<1>(&t, &codes);
-      lower(t, is_full);
-    });
+    for_visible_tiles(block, find);
   }
 
   for (Index r = 0; r < block.rows; ++r) {

@@ -10,10 +10,10 @@
 // Tails      rows up to a multiple of 16 hold anything and are not written out; hidden keys get
 //            P = 0.
 //
-// Distances stay bit counts. As products of 1 and -1 with bits expanded to bytes, expanding and
-// multiplying take half the time of counting 256 bits; writing 16-bit distances of 64 rows between
-// products, to lines that are no longer in L1, takes the other half, fetched ahead or not. Beside a
-// busy neighbour on the core, products lose more than counting does.
+// Distances stay on vectors. As products of 1 and -1 with bits expanded to bytes, expanding and
+// multiplying took half the time of counting 256 bits, which are compared as levels since, faster;
+// writing 16-bit distances of 64 rows between products, to lines that are no longer in L1, took the
+// other half, fetched ahead or not. Beside a busy neighbour on the core, products lose more.
 #pragma once
 
 #include "kernel.hpp"

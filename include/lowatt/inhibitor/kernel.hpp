@@ -6,7 +6,8 @@
 // Lives on   vpminub + vpdpbusd (scores) and vpsubusb + vpdpbusd (inhibition): two instructions for
 //            4 dims of 16 pairs each, bound by the byte unit's one per cycle at 512 bits. Below
 //            avx512icl the dot product is maddubs and a 16-bit sum, at sse2 two pmullw.
-//            Distances of codes are counted bits that differ (simd/thermometer_tile.hpp).
+//            Distances of thermometer codes are counted bits or sums over levels
+//            (simd/thermometer_tile.hpp).
 // Layout     pack.hpp; the same for prefill and decode and at every level. A tile of 4 bits is
 //            unpacked once per block of queries, and then one of 8.
 // Overflow   a distance is at most 254 * head_dim, of codes planes * head_dim; where that and R
@@ -110,22 +111,22 @@ void inhibitor_prepare(const InhibitorArguments& arguments) noexcept {
   for (Index i = 0; i < block.rows * workspace.value_stride; ++i) workspace.inhibited[i] = 0;
 }
 
-// Hamming distances of all rows' codes with the tile's keys, and what base[r] adds to them.
-template <class L, class Count>
-void inhibitor_bit_distances(const InhibitorArguments& arguments,
-                             const InhibitorWorkspace& workspace, const std::int32_t* base,
-                             const std::byte* keys) noexcept {
+// Distances of all rows' codes with the tile's keys, and what base[r] adds to them.
+template <class L, class Distance>
+void inhibitor_code_distances(const InhibitorArguments& arguments,
+                              const InhibitorWorkspace& workspace, const std::int32_t* base,
+                              const std::byte* keys) noexcept {
   const Index steps = thermometer_row_bytes(arguments.width.planes, arguments.block.head_dim);
-  alignas(64) Count counts[4 * tile_keys];
-  Count* const counts_of_tile = counts;
+  alignas(64) Distance code_distances[4 * tile_keys];
   for_rows(arguments.block.rows, [&]<int Rows>(Index first) noexcept {
-    thermometer_distances<L, Rows, 1>(arguments.width.planes,
-                                      workspace.query + first * workspace.query_stride, &keys,
-                                      steps, &counts_of_tile);
+    thermometer_distances<L, Rows>(arguments.width.planes,
+                                   workspace.query + first * workspace.query_stride,
+                                   workspace.query_stride, keys, steps, code_distances);
     for (int i = 0; i < Rows; ++i) {
       std::int32_t* distances = workspace.distances + (first + i) * tile_keys;
       for (Index j = 0; j < tile_keys; ++j)
-        distances[j] = base[first + i] + static_cast<std::int32_t>(counts[i * tile_keys + j]);
+        distances[j] =
+            base[first + i] + static_cast<std::int32_t>(code_distances[i * tile_keys + j]);
     }
   });
 }
@@ -139,14 +140,14 @@ void inhibitor_find_distances(const InhibitorArguments& arguments,
                               const TileRows& rows) noexcept {
   const Index head_dim = arguments.block.head_dim, padded_dim = round_up(head_dim, key_group);
   if (arguments.width.planes > 0) {
-    const auto* bits = reinterpret_cast<const std::byte*>(tile.keys);
+    const auto* codes = reinterpret_cast<const std::byte*>(tile.keys);
     switch (thermometer_distance_bytes(arguments.width.planes, head_dim)) {
       case 1:
-        return inhibitor_bit_distances<L, std::uint8_t>(arguments, workspace, base, bits);
+        return inhibitor_code_distances<L, std::uint8_t>(arguments, workspace, base, codes);
       case 2:
-        return inhibitor_bit_distances<L, std::uint16_t>(arguments, workspace, base, bits);
+        return inhibitor_code_distances<L, std::uint16_t>(arguments, workspace, base, codes);
       default:
-        return inhibitor_bit_distances<L, std::uint32_t>(arguments, workspace, base, bits);
+        return inhibitor_code_distances<L, std::uint32_t>(arguments, workspace, base, codes);
     }
   }
   if (arguments.width.is_half && rows.count == 1) {

@@ -23,7 +23,7 @@ void inhibitor_unpack_keys(const std::uint8_t* keys, Index stored,
     for (Index i = 0; i < half; i += Op::bytes) {
       const auto two = Op::load(keys + c + i);
       Op::store(unpacked + 2 * c + i, Op::bit_and(two, low_bits));
-      Op::store(unpacked + 2 * c + half + i, Op::high_nibbles(two));
+      Op::store(unpacked + 2 * c + half + i, Op::shift_right_u8(two, 4));
     }
 }
 
@@ -38,7 +38,7 @@ void inhibitor_unpack_values(const std::int8_t* values, Index stored,
     for (Index i = 0; i < half; i += Op::bytes) {
       const auto two = Op::load(values + c + i);
       Op::store(unpacked + 2 * c + i, Op::subtract_u8(Op::bit_and(two, low_bits), bias));
-      Op::store(unpacked + 2 * c + half + i, Op::subtract_u8(Op::high_nibbles(two), bias));
+      Op::store(unpacked + 2 * c + half + i, Op::subtract_u8(Op::shift_right_u8(two, 4), bias));
     }
 }
 

@@ -56,7 +56,7 @@ void latte_prepare(const LatteArguments& arguments) noexcept {
     for (Index c = block.head_dim; c < stride; ++c) bytes[c] = 0;
     for (Index c = 0; c < stride; c += Op::bytes) {
       const auto biased = Op::bit_xor(Op::load(bytes + c), offset);
-      const auto high = Op::high_nibbles(Op::add_saturate_u8(biased, rounding));
+      const auto high = Op::shift_right_u8(Op::add_saturate_u8(biased, rounding), 4);
       Op::store(workspace.query_high + r * stride + c, Op::subtract_u8(high, high_offset));
     }
   }

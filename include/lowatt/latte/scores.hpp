@@ -97,7 +97,7 @@ void latte_low_scores(const std::int8_t* query_high, Index query_stride, Index h
         const Index lane = nibble_position(key) + v % 2 * 16;
         const Register both = Op::load(nibbles + c / nibble_group * nibble_chunk + lane * 4);
         front[v] = Op::bit_and(both, low_half);
-        back[v] = Op::high_nibbles(both);
+        back[v] = Op::shift_right_u8(both, 4);
       }
       LOWATT_UNROLL
       for (int r = 0; r < Rows; ++r) {

@@ -29,7 +29,7 @@ LOWATT_ALWAYS_INLINE void latte_expand(const std::byte* nibbles, Index head_dim,
     for (Index j = 0; j < nibble_chunk; j += Op::bytes) {
       const auto both = Op::load(nibbles + j);
       Op::store(out + j, Op::bit_and(both, low_half));
-      Op::store(out + nibble_chunk + j, Op::high_nibbles(both));
+      Op::store(out + nibble_chunk + j, Op::shift_right_u8(both, 4));
     }
     nibbles += nibble_chunk;
     out += 2 * nibble_chunk;

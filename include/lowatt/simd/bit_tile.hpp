@@ -23,27 +23,57 @@ LOWATT_ALWAYS_INLINE constexpr Index bit_row_bytes(int planes, Index dim) noexce
   return planes * ((dim + 7) / 8);
 }
 
+// Calls each(first, count, values) for the channels of a row, 64 at a time, from `first` on; values
+// beyond `count` are NaN, which reaches no threshold. `mean` is subtracted from x, in float32; it
+// may be null.
+inline constexpr Index channel_chunk = 64;
+template <class Each>
+LOWATT_ALWAYS_INLINE void for_channels(const float* x, const float* mean, Index dim,
+                                       Each&& each) noexcept {
+  alignas(64) float part[channel_chunk];
+  for (Index c = 0; c < dim; c += channel_chunk) {
+    const Index count = dim - c < channel_chunk ? dim - c : channel_chunk;
+    const float* source = x + c;
+    if (mean != nullptr || count < channel_chunk) {
+      for (Index k = 0; k < count; ++k)
+        part[k] = mean != nullptr ? x[c + k] - mean[c + k] : x[c + k];
+      for (Index k = count; k < channel_chunk; ++k) part[k] = __builtin_nanf("");
+      source = part;
+    }
+    each(c, count, source);
+  }
+}
+
 // Encodes one row: calls each(first, count, word) for `count` bytes of its bits from byte `first`
-// on, at most eight, the first one lowest in `word`. `mean` is subtracted from x, in float32; it
-// may be null. NaN reaches no threshold.
+// on, at most eight, the first one lowest in `word`.
 template <class L, class Each>
 LOWATT_ALWAYS_INLINE void encode_bits(const float* x, const float* mean, Index dim, int planes,
                                       const float* thresholds, Each&& each) noexcept {
-  constexpr Index chunk = 64;  // channels that one comparison covers
-  alignas(64) float part[chunk];
-  for (Index c = 0; c < dim; c += chunk) {
-    const Index count = dim - c < chunk ? dim - c : chunk;
-    const float* source = x + c;
-    if (mean != nullptr || count < chunk) {
-      for (Index k = 0; k < count; ++k)
-        part[k] = mean != nullptr ? x[c + k] - mean[c + k] : x[c + k];
-      for (Index k = count; k < chunk; ++k) part[k] = __builtin_nanf("");  // no bit in any plane
-      source = part;
-    }
+  for_channels(x, mean, dim, [&](Index c, Index count, const float* values) noexcept {
     for (int t = 0; t < planes; ++t)
       each(bit_row_bytes(t, dim) + c / 8, bit_row_bytes(1, count),
-           Ops<L>::mask_not_below(source, thresholds[t]));
-  }
+           Ops<L>::mask_not_below(values, thresholds[t]));
+  });
+}
+
+// Writes `count` of eight bytes of a token's code, the first one lowest in `word`, into its place
+// in the tile, of which `first` is the first of them.
+LOWATT_ALWAYS_INLINE void scatter(std::uint8_t* first, Index count, std::uint64_t word) noexcept {
+  if (count == 8)
+    for (Index i = 0; i < 8; ++i) first[i * tile_keys] = static_cast<std::uint8_t>(word >> 8 * i);
+  else
+    for (Index i = 0; i < count; ++i)
+      first[i * tile_keys] = static_cast<std::uint8_t>(word >> 8 * i);
+}
+
+// Copies the first `count` of so many numbers.
+template <Index most>
+LOWATT_ALWAYS_INLINE void copy_first(std::uint8_t* to, const std::uint32_t (&from)[most],
+                                     Index count) noexcept {
+  if (count == most)
+    __builtin_memcpy(to, from, sizeof from);
+  else
+    __builtin_memcpy(to, from, static_cast<std::size_t>(count) * sizeof from[0]);
 }
 
 // Encodes a token into place `slot` (0..63) of a tile.
@@ -52,9 +82,8 @@ LOWATT_ALWAYS_INLINE void pack_bits(const float* x, const float* mean, Index dim
                                     const float* thresholds, Index slot,
                                     std::uint8_t* tile) noexcept {
   encode_bits<L>(x, mean, dim, planes, thresholds,
-                 [&](Index first, Index count, std::uint64_t word) noexcept {
-                   for (Index i = 0; i < count; ++i, word >>= 8)
-                     tile[(first + i) * tile_keys + slot] = static_cast<std::uint8_t>(word);
+                 [=](Index first, Index count, std::uint64_t word) noexcept {
+                   scatter(tile + first * tile_keys + slot, count, word);
                  });
 }
 
@@ -88,21 +117,16 @@ template <class L>
 LOWATT_ALWAYS_INLINE void encode_bit_row(const float* x, Index dim, int planes,
                                          const float* thresholds, std::uint8_t* row) noexcept {
   encode_bits<L>(x, nullptr, dim, planes, thresholds,
-                 [&](Index first, Index count, std::uint64_t word) noexcept {
+                 [=](Index first, Index count, std::uint64_t word) noexcept {
                    std::uint8_t bytes[8];
-                   std::uint32_t fours[8];
                    __builtin_memcpy(bytes, &word, sizeof bytes);
+                   std::uint32_t fours[8];
                    for (Index i = 0; i < 8; ++i) {
                      const std::uint32_t byte = bytes[i];
                      fours[i] = Ops<L>::counts_by_nibbles ? (byte & 15) << 4 | (byte & 0xf0) << 16
                                                           : byte * 0x01010101u;
                    }
-                   std::uint8_t* four = row + first * 4;
-                   const Index size = count * 4;
-                   if (size == sizeof fours)
-                     __builtin_memcpy(four, fours, sizeof fours);
-                   else
-                     __builtin_memcpy(four, fours, static_cast<std::size_t>(size));
+                   copy_first(row + first * broadcast_bytes, fours, count);
                  });
 }
 
@@ -132,13 +156,13 @@ LOWATT_ALWAYS_INLINE void count_bits(const std::uint8_t* row, Index row_stride,
         Register high[vectors];
         LOWATT_UNROLL
         for (int v = 0; v < vectors; ++v) {
-          high[v] = Op::high_nibbles(token[v]);
+          high[v] = Op::shift_right_u8(token[v], 4);
           token[v] = Op::bit_and(token[v], Op::fill_u8(15));
         }
         LOWATT_UNROLL
         for (int r = 0; r < Rows; ++r) {
           std::uint16_t table[2];
-          __builtin_memcpy(table, row + r * row_stride + s * 4, sizeof table);
+          __builtin_memcpy(table, row + r * row_stride + s * broadcast_bytes, sizeof table);
           const std::uint8_t* tables = nibble_differences<L>.table[0];
           const Register of_low = Op::broadcast16(tables + table[0]);
           const Register of_high = Op::broadcast16(tables + table[1]);
@@ -152,7 +176,7 @@ LOWATT_ALWAYS_INLINE void count_bits(const std::uint8_t* row, Index row_stride,
         LOWATT_UNROLL
         for (int r = 0; r < Rows; ++r) {
           const Register differing =
-              Op::bit_xor(Op::broadcast4(row + r * row_stride + s * 4), token[0]);
+              Op::bit_xor(Op::broadcast4(row + r * row_stride + s * broadcast_bytes), token[0]);
           count[r][0] = Op::add_saturate_u8(count[r][0], Op::popcount_u8(differing));
         }
       }

@@ -1,73 +1,76 @@
 // How the levels of 64 tokens lie in memory, and how to sum how far they are from others: a
-// channel's level is how many of its thresholds it reaches, 0 to 63, so that the sum over channels
+// channel's level is how many of its thresholds it reaches, 0 to 64, so that the sum over channels
 // of the difference of two levels is the Hamming distance of two thermometer codes.
 //
-//   levels  [steps][64 tokens] u8    up to level 7 two channels share a byte: bits 0 to 2 of byte i
-//                                    are channel i, bits 3 to 5 channel steps + i; beyond, a byte
-//                                    is one channel
+//   levels  [steps][64 tokens] u8    up to level 7 two channels share a byte: of each 64 channels,
+//                                    or what is left of them, the first half lies in bits 0 to 2,
+//                                    the second in bits 3 to 5; beyond, a byte is one channel
 //
-// With four thresholds a byte is as much as their bits would take, with more it is less.
-//
-// Lives on   at avx512icl vpermb, which looks a token's byte up in 64 distances from the row's,
-//            and vpaddusb: two instructions for 64 tokens and two channels, where counting the
-//            bits of four planes takes three. A row's table serves several tiles at once. Below
-//            that vpshufb by fields up to level 7; else differences that saturate at 0.
-// Overflow   a byte of a row adds at most 14 where two channels share it, else 63; sums stay at
-//            255.
-// Tail       channels that are not there have level 0 in rows and tiles alike, and so add
-//            nothing.
+// Lives on   for two channels in a byte, at avx512icl vpermb, which looks the byte up in 64
+//            distances from the row's, and vpaddusb: two instructions for 64 tokens, where counting
+//            the bits of four planes takes three. A row's table serves several tiles at once. At
+//            avx2 and avx512 vpshufb, one channel at a time.
+//            Otherwise minima: |a - b| = a + b - 2 min(a, b). Sums of a are kept with the row,
+//            those of b serve all rows, so that two instructions (vpminub, vpaddb) are left.
+// Overflow   minima are summed modulo 256, over no more steps than differ by 255; sums of these, as
+//            those of what is looked up, stay at 255.
+// Tail       channels that are not there have level 0 in rows and tiles alike, and so add nothing.
 #pragma once
 
-#include "../core/tiles.hpp"
-#include "ops.hpp"
+#include "bit_tile.hpp"
 
 namespace lowatt {
 
-// Levels up to this one have three bits, others six.
+// Levels up to this one have three bits, two to a byte.
 inline constexpr int most_paired_level = 7;
-inline constexpr int most_level = 63;
 
-LOWATT_ALWAYS_INLINE constexpr Index level_channels(int planes) noexcept {
+LOWATT_ALWAYS_INLINE constexpr int level_channels(int planes) noexcept {
   return planes <= most_paired_level ? 2 : 1;
 }
 LOWATT_ALWAYS_INLINE constexpr Index level_row_bytes(int planes, Index dim) noexcept {
-  return (dim + level_channels(planes) - 1) / level_channels(planes);
+  return level_channels(planes) == 2 ? (dim + 1) / 2 : dim;
 }
 
-inline constexpr Index level_chunk = 32;
-// Levels of a row: calls each(first, count, bytes) for `count` of its bytes from `first` on, each
-// in 32 bits. `mean` is subtracted from x, in float32; it may be null. NaN reaches no threshold.
+// Steps, that is, bytes of a row, over which distances are 255 at most.
+LOWATT_ALWAYS_INLINE constexpr Index level_part_steps(int planes) noexcept {
+  return 255 / (planes * level_channels(planes));
+}
+
+// How rows are compared with tiles.
+enum class LevelMethod { lookup, fields, minima };
+template <class L>
+LOWATT_ALWAYS_INLINE constexpr LevelMethod level_method(int planes) noexcept {
+  if (level_channels(planes) == 1) return LevelMethod::minima;
+  if (Ops<L>::looks_up_64) return LevelMethod::lookup;
+  return Ops<L>::counts_by_nibbles ? LevelMethod::fields : LevelMethod::minima;
+}
+
+// Bytes of an encoded row of so many steps, whatever the method: by minima four a channel, and four
+// for the sum of each part, where others take four a step.
+LOWATT_ALWAYS_INLINE constexpr Index level_query_bytes(int planes, Index steps) noexcept {
+  const Index parts = (steps + level_part_steps(planes) - 1) / level_part_steps(planes);
+  return (steps * level_channels(planes) + parts) * broadcast_bytes;
+}
+
+// Encodes one row: calls each(first, count, word) for `count` of its bytes from byte `first` on, at
+// most eight, the first one lowest in `word`.
 template <class L, class Each>
 LOWATT_ALWAYS_INLINE void encode_levels(const float* x, const float* mean, Index dim, int planes,
                                         const float* thresholds, Each&& each) noexcept {
-  using Op = Ops<L>;
-  using Float = typename Op::Float;
-  constexpr Index chunk = level_chunk;
-  const Index steps = level_row_bytes(planes, dim);
-  for (Index i = 0; i < steps; i += chunk) {
-    alignas(64) std::uint32_t bytes[chunk] = {};
-    Float unit(1.0f);
-    for (Index begin = i; begin < dim; begin += steps, unit *= Float(8.0f)) {
-      alignas(64) float part[chunk];
-      const Index end = begin - i + steps < dim ? begin - i + steps : dim;
-      const Index count = end - begin < chunk ? end - begin : chunk;
-      const float* source = x + begin;
-      if (mean != nullptr || count < chunk) {
-        for (Index k = 0; k < count; ++k)
-          part[k] = mean != nullptr ? x[begin + k] - mean[begin + k] : x[begin + k];
-        for (Index k = count; k < chunk; ++k) part[k] = __builtin_nanf("");
-        source = part;
+  for_channels(x, mean, dim, [&](Index c, Index count, const float* values) noexcept {
+    alignas(64) std::uint8_t levels[channel_chunk];
+    Ops<L>::count_not_below(values, thresholds, planes, levels);
+    const Index channels = level_channels(planes), steps = level_row_bytes(planes, count);
+    for (Index i = 0; i < steps; i += 8) {
+      std::uint64_t word, high;
+      __builtin_memcpy(&word, levels + i, sizeof word);
+      if (channels == 2) {
+        __builtin_memcpy(&high, levels + steps + i, sizeof high);
+        word |= high << 3;
       }
-      for (Index k = 0; k < chunk; k += Op::lanes) {
-        const auto value = Float::load_unaligned(source + k);
-        Float level(0.0f);
-        for (int t = 0; t < planes; ++t)
-          level += xsimd::select(value >= Float(thresholds[t]), unit, Float(0.0f));
-        Op::store(bytes + k, Op::add_i32(Op::load(bytes + k), Op::round_i32(level)));
-      }
+      each(level_row_bytes(planes, c) + i, steps - i < 8 ? steps - i : Index{8}, word);
     }
-    each(i, steps - i < chunk ? steps - i : chunk, bytes);
-  }
+  });
 }
 
 // Encodes a token into place `slot` (0..63) of a tile.
@@ -76,162 +79,259 @@ LOWATT_ALWAYS_INLINE void pack_levels(const float* x, const float* mean, Index d
                                       const float* thresholds, Index slot,
                                       std::uint8_t* tile) noexcept {
   encode_levels<L>(x, mean, dim, planes, thresholds,
-                   [&](Index first, Index count, const std::uint32_t* bytes) noexcept {
-                     for (Index i = 0; i < count; ++i)
-                       tile[(first + i) * tile_keys + slot] = static_cast<std::uint8_t>(bytes[i]);
+                   [=](Index first, Index count, std::uint64_t word) noexcept {
+                     scatter(tile + first * tile_keys + slot, count, word);
                    });
 }
 
-// Takes from a tile that does not come from packing what packing would not write.
-LOWATT_ALWAYS_INLINE void limit_levels(std::byte* tile, int planes, Index dim) noexcept {
-  const Index steps = level_row_bytes(planes, dim), channels = level_channels(planes);
-  const int bits = channels == 2 ? 3 : 6;
-  for (Index i = 0; i < steps * tile_keys; ++i) {
-    const int byte = std::to_integer<int>(tile[i]);
-    int limited = 0;
-    for (int c = 0; c < channels; ++c) {
-      const int level = byte >> c * bits & ((1 << bits) - 1);
-      const bool is_there = c * steps + i / tile_keys < dim;
-      limited |= (!is_there ? 0 : level < planes ? level : planes) << c * bits;
+// Limits a tile that does not come from packing to what packing writes: levels up to `planes`, and
+// 0 where a byte has a channel to spare.
+LOWATT_ALWAYS_INLINE void limit_levels(std::uint8_t* tile, int planes, Index dim) noexcept {
+  const Index steps = level_row_bytes(planes, dim);
+  const bool is_paired = level_channels(planes) == 2;
+  for (Index i = 0; i < steps; ++i, tile += tile_keys) {
+    const int most_high = 2 * i + 1 < dim ? planes : 0;
+    for (Index j = 0; j < tile_keys; ++j) {
+      const int low = is_paired ? tile[j] & most_paired_level : tile[j];
+      const int high = is_paired ? tile[j] >> 3 & most_paired_level : 0;
+      tile[j] = static_cast<std::uint8_t>((low < planes ? low : planes) |
+                                          (high < most_high ? high : most_high) << 3);
     }
-    tile[i] = static_cast<std::byte>(limited);
   }
 }
 
-// Distances of each byte from each: of two fields of three bits, or of one of six.
-template <class L, int bits>
-struct LevelTables {
-  alignas(64) std::uint8_t table[64][64] = {};
-  LOWATT_ALWAYS_INLINE constexpr LevelTables() noexcept {
+// Distances of the two levels in a byte from those in each other byte.
+template <class L>
+struct PairDistances {
+  alignas(64) std::uint8_t table[64 * 64] = {};
+  LOWATT_ALWAYS_INLINE constexpr PairDistances() noexcept {
     for (int a = 0; a < 64; ++a)
-      for (int b = 0; b < 64; ++b)
-        for (int shift = 0; shift < 6; shift += bits) {
-          const int mask = (1 << bits) - 1, difference = (a >> shift & mask) - (b >> shift & mask);
-          table[a][b] =
-              static_cast<std::uint8_t>(table[a][b] + (difference < 0 ? -difference : difference));
-        }
+      for (int b = 0; b < 64; ++b) {
+        const int low = a % 8 - b % 8, high = a / 8 - b / 8;
+        table[a * 64 + b] =
+            static_cast<std::uint8_t>((low < 0 ? -low : low) + (high < 0 ? -high : high));
+      }
   }
 };
-template <class L, int bits>
-inline constexpr LevelTables<L, bits> level_tables{};
+template <class L>
+inline constexpr PairDistances<L> pair_distances{};
 
-// The same of one field of three bits, from any nibble.
+// Distances of a level from those in the lower three bits of a nibble.
 template <class L>
 struct FieldDistances {
-  std::uint8_t table[8][16] = {};
+  std::uint8_t table[8 * 16] = {};
   LOWATT_ALWAYS_INLINE constexpr FieldDistances() noexcept {
     for (int a = 0; a < 8; ++a)
-      for (int b = 0; b < 16; ++b) table[a][b] = static_cast<std::uint8_t>(a < b ? b - a : a - b);
+      for (int b = 0; b < 16; ++b)
+        table[a * 16 + b] = static_cast<std::uint8_t>(a < b % 8 ? b % 8 - a : a - b % 8);
   }
 };
 template <class L>
 inline constexpr FieldDistances<L> field_distances{};
 
-// Encodes a row as add_level_distances() reads it, four bytes for each of its own: where the byte's
-// table begins, where those of its two fields do, or the byte four times.
+// Encodes a row for tables, four bytes a step: where the byte's table begins, or where those of its
+// two levels do.
 template <class L>
-LOWATT_ALWAYS_INLINE void encode_level_row(const float* x, Index dim, int planes,
+LOWATT_ALWAYS_INLINE void encode_table_row(const float* x, Index dim, int planes,
                                            const float* thresholds, std::uint8_t* row) noexcept {
-  const bool by_fields = Ops<L>::counts_by_nibbles && planes <= most_paired_level;
   encode_levels<L>(x, nullptr, dim, planes, thresholds,
-                   [&](Index first, Index count, std::uint32_t* bytes) noexcept {
-                     for (Index i = 0; i < level_chunk; ++i)
-                       bytes[i] = Ops<L>::looks_up_64 ? bytes[i] * 64
-                                  : by_fields         ? (bytes[i] & 7) << 4 | (bytes[i] >> 3) << 20
-                                                      : bytes[i] * 0x01010101u;
-                     std::uint8_t* four = row + first * 4;
-                     if (count == level_chunk)
-                       __builtin_memcpy(four, bytes, level_chunk * 4);
-                     else
-                       __builtin_memcpy(four, bytes, static_cast<std::size_t>(count * 4));
+                   [=](Index first, Index count, std::uint64_t word) noexcept {
+                     std::uint8_t bytes[8];
+                     __builtin_memcpy(bytes, &word, sizeof bytes);
+                     std::uint32_t fours[8];
+                     for (Index i = 0; i < 8; ++i) {
+                       const std::uint32_t byte = bytes[i];
+                       fours[i] =
+                           Ops<L>::looks_up_64 ? byte * 64 : (byte & 7) << 4 | (byte >> 3) << 20;
+                     }
+                     copy_first(row + first * broadcast_bytes, fours, count);
                    });
 }
 
-// Bits 3 to 5 of each byte, of which bits 6 and 7 are 0.
+// Encodes a row for minima: each level four times, so that it is broadcast from memory, then the
+// sums of parts likewise.
 template <class L>
-LOWATT_ALWAYS_INLINE typename Ops<L>::Register high_field(
-    typename Ops<L>::Register bytes) noexcept {
-  return Ops<L>::high_nibbles(Ops<L>::add_u8(bytes, bytes));
-}
-template <class L>
-LOWATT_ALWAYS_INLINE typename Ops<L>::Register absolute_difference_u8(
-    typename Ops<L>::Register a, typename Ops<L>::Register b) noexcept {
-  using Op = Ops<L>;
-  return Op::add_u8(Op::subtract_saturate_u8(a, b), Op::subtract_saturate_u8(b, a));
+LOWATT_ALWAYS_INLINE void encode_minima_row(const float* x, Index dim, int planes,
+                                            const float* thresholds, std::uint8_t* row) noexcept {
+  constexpr std::uint32_t copies = 0x01010101;
+  constexpr std::uint64_t lowest_fields = most_paired_level * 0x0101010101010101u;
+  const Index channels = level_channels(planes), part_steps = level_part_steps(planes);
+  std::uint8_t* sums = row + level_row_bytes(planes, dim) * channels * broadcast_bytes;
+  Index left = part_steps;
+  std::uint64_t sum = 0;
+  const auto end_part = [&]() __attribute__((always_inline)) {
+    const std::uint32_t four = static_cast<std::uint8_t>(sum) * copies;
+    __builtin_memcpy(sums, &four, broadcast_bytes);
+    sums += broadcast_bytes;
+    left = part_steps;
+    sum = 0;
+  };
+  encode_levels<L>(x, nullptr, dim, planes, thresholds,
+                   [&](Index first, Index count, std::uint64_t word) noexcept {
+                     std::uint8_t* to = row + first * channels * broadcast_bytes;
+                     std::uint8_t bytes[8];
+                     __builtin_memcpy(bytes, &word, sizeof bytes);
+                     if (channels == 1) {
+                       std::uint32_t fours[8];
+                       for (Index i = 0; i < 8; ++i) fours[i] = bytes[i] * copies;
+                       copy_first(to, fours, count);
+                     } else {
+                       std::uint32_t fours[16];
+                       for (Index i = 0; i < 8; ++i) {
+                         fours[2 * i] = (bytes[i] & most_paired_level) * copies;
+                         fours[2 * i + 1] = (bytes[i] >> 3) * copies;
+                       }
+                       copy_first(to, fours, 2 * count);
+                       word = (word & lowest_fields) + (word >> 3 & lowest_fields);
+                     }
+                     for (Index i = 0; i < count;) {
+                       const Index now = left < count - i ? left : count - i;
+                       // Times ones, the highest byte is the sum: a byte holds that of a part.
+                       const std::uint64_t part = word >> 8 * i << (64 - 8 * now);
+                       sum += part * 0x0101010101010101u >> 56;
+                       i += now;
+                       left -= now;
+                       if (left == 0) end_part();
+                     }
+                   });
+  if (left < part_steps) end_part();
 }
 
-// Sums the distances of Rows rows, `row_stride` bytes apart, from the tokens of Tiles tiles, over
-// `steps` bytes of `bits` bits a level; sums end at 255. Calls take(tile, r, first, sums) with a
+// Encodes a row by level_method().
+template <class L>
+LOWATT_ALWAYS_INLINE void encode_level_row(const float* x, Index dim, int planes,
+                                           const float* thresholds, std::uint8_t* row) noexcept {
+  if (level_method<L>(planes) == LevelMethod::minima)
+    encode_minima_row<L>(x, dim, planes, thresholds, row);
+  else
+    encode_table_row<L>(x, dim, planes, thresholds, row);
+}
+
+// The following sum the distances of Rows encoded rows, `row_stride` bytes apart, from the tokens
+// of tiles, over `steps` bytes; sums stay at 255. They call take(tile, row, first, sums) with a
 // register of sums for tokens from `first` on.
-template <class L, int bits, int Rows, int Tiles, class Take>
-LOWATT_ALWAYS_INLINE void add_level_distances(const std::uint8_t* row, Index row_stride,
-                                              const std::byte* const* tiles, Index steps,
-                                              Take&& take) noexcept {
+
+// By lookup, of Tiles tiles.
+template <class L, int Rows, int Tiles, class Take>
+LOWATT_ALWAYS_INLINE void look_up_levels(const std::uint8_t* row, Index row_stride,
+                                         const std::byte* const* tiles, Index steps,
+                                         Take&& take) noexcept {
   using Op = Ops<L>;
   using Register = typename Op::Register;
-  constexpr int per_tile = static_cast<int>(tile_keys / Op::bytes);
-  // Registers of tokens that a row's tables serve.
-  constexpr int vectors = Op::looks_up_64 ? Tiles : Op::counts_by_nibbles ? per_tile : 1;
-  for (int first = 0; first < Tiles * per_tile; first += vectors) {
-    Register sum[Rows][vectors];
+  static_assert(Op::bytes == tile_keys);
+  Register sum[Rows][Tiles];
+  LOWATT_UNROLL
+  for (int r = 0; r < Rows; ++r) {
+    LOWATT_UNROLL
+    for (int t = 0; t < Tiles; ++t) sum[r][t] = Op::zero();
+  }
+  for (Index s = 0; s < steps; ++s) {
+    Register levels[Tiles];
+    LOWATT_UNROLL
+    for (int t = 0; t < Tiles; ++t) levels[t] = Op::load(tiles[t] + s * tile_keys);
     LOWATT_UNROLL
     for (int r = 0; r < Rows; ++r) {
+      std::uint32_t offset;
+      __builtin_memcpy(&offset, row + r * row_stride + s * broadcast_bytes, sizeof offset);
+      const Register table = Op::load(pair_distances<L>.table + offset);
       LOWATT_UNROLL
-      for (int v = 0; v < vectors; ++v) sum[r][v] = Op::zero();
+      for (int t = 0; t < Tiles; ++t)
+        sum[r][t] = Op::add_saturate_u8(sum[r][t], Op::lookup_64(table, levels[t]));
     }
-    for (Index s = 0; s < steps; ++s) {
-      Register low[vectors], high[vectors];
+  }
+  LOWATT_UNROLL
+  for (int r = 0; r < Rows; ++r) {
+    LOWATT_UNROLL
+    for (int t = 0; t < Tiles; ++t) take(t, r, Index{0}, sum[r][t]);
+  }
+}
+
+// By fields, of one tile.
+template <class L, int Rows, class Take>
+LOWATT_ALWAYS_INLINE void look_up_fields(const std::uint8_t* row, Index row_stride,
+                                         const std::byte* tile, Index steps, Take&& take) noexcept {
+  using Op = Ops<L>;
+  using Register = typename Op::Register;
+  constexpr int vectors = static_cast<int>(tile_keys / Op::bytes);
+  Register sum[Rows][vectors];
+  LOWATT_UNROLL
+  for (int r = 0; r < Rows; ++r) {
+    LOWATT_UNROLL
+    for (int v = 0; v < vectors; ++v) sum[r][v] = Op::zero();
+  }
+  for (Index s = 0; s < steps; ++s) {
+    Register low[vectors], high[vectors];
+    LOWATT_UNROLL
+    for (int v = 0; v < vectors; ++v) {
+      const Register levels = Op::load(tile + s * tile_keys + v * Op::bytes);
+      low[v] = Op::bit_and(levels, Op::fill_u8(15));
+      high[v] = Op::shift_right_u8(levels, 3);
+    }
+    LOWATT_UNROLL
+    for (int r = 0; r < Rows; ++r) {
+      std::uint16_t offset[2];
+      __builtin_memcpy(offset, row + r * row_stride + s * broadcast_bytes, sizeof offset);
+      const std::uint8_t* tables = field_distances<L>.table;
+      const Register of_low = Op::broadcast16(tables + offset[0]);
+      const Register of_high = Op::broadcast16(tables + offset[1]);
       LOWATT_UNROLL
-      for (int v = 0; v < vectors; ++v) {
-        low[v] = Op::load(tiles[(first + v) / per_tile] + s * tile_keys +
-                          (first + v) % per_tile * Op::bytes);
-        if constexpr (bits == 3 && !Op::looks_up_64) {
-          high[v] = high_field<L>(low[v]);
-          low[v] = Op::bit_and(low[v], Op::fill_u8(most_paired_level));
+      for (int v = 0; v < vectors; ++v)
+        sum[r][v] = Op::add_saturate_u8(
+            sum[r][v], Op::add_u8(Op::shuffle16(of_low, low[v]), Op::shuffle16(of_high, high[v])));
+    }
+  }
+  LOWATT_UNROLL
+  for (int r = 0; r < Rows; ++r) {
+    LOWATT_UNROLL
+    for (int v = 0; v < vectors; ++v) take(0, r, v * Op::bytes, sum[r][v]);
+  }
+}
+
+// By minima, of one tile with so many channels in a byte, from the beginning of a part on, where a
+// row's levels and `sums` are.
+template <class L, int channels, int Rows, class Take>
+LOWATT_ALWAYS_INLINE void sum_minima(int planes, const std::uint8_t* row, const std::uint8_t* sums,
+                                     Index row_stride, const std::byte* tile, Index steps,
+                                     Take&& take) noexcept {
+  using Op = Ops<L>;
+  using Register = typename Op::Register;
+  const Index part_steps = level_part_steps(planes);
+  for (Index first = 0; first < tile_keys; first += Op::bytes) {
+    const std::uint8_t *level = row, *part_sum = sums;
+    Register sum[Rows];
+    LOWATT_UNROLL
+    for (int r = 0; r < Rows; ++r) sum[r] = Op::zero();
+    for (Index s = 0; s < steps; part_sum += broadcast_bytes) {
+      Register of_tokens = Op::zero(), minima[Rows];
+      LOWATT_UNROLL
+      for (int r = 0; r < Rows; ++r) minima[r] = Op::zero();
+        // One row alone has little to do in a step.
+#pragma GCC unroll 4
+      for (const Index end = s + part_steps < steps ? s + part_steps : steps; s < end; ++s) {
+        Register token[channels];
+        token[0] = Op::load(tile + s * tile_keys + first);
+        if constexpr (channels == 2) {
+          token[1] = Op::shift_right_u8(token[0], 3);
+          token[0] = Op::bit_and(token[0], Op::fill_u8(most_paired_level));
+        }
+        LOWATT_UNROLL
+        for (int c = 0; c < channels; ++c, level += broadcast_bytes) {
+          of_tokens = Op::add_u8(of_tokens, token[c]);
+          LOWATT_UNROLL
+          for (int r = 0; r < Rows; ++r)
+            minima[r] =
+                Op::add_u8(minima[r], Op::min_u8(token[c], Op::broadcast4(level + r * row_stride)));
         }
       }
       LOWATT_UNROLL
       for (int r = 0; r < Rows; ++r) {
-        const std::uint8_t* four = row + r * row_stride + s * 4;
-        if constexpr (Op::looks_up_64) {
-          std::uint32_t offset;
-          __builtin_memcpy(&offset, four, sizeof offset);
-          const Register table = Op::load(level_tables<L, bits>.table[0] + offset);
-          LOWATT_UNROLL
-          for (int v = 0; v < vectors; ++v)
-            sum[r][v] = Op::add_saturate_u8(sum[r][v], Op::lookup_64(table, low[v]));
-        } else if constexpr (bits == 3 && Op::counts_by_nibbles) {
-          std::uint16_t offset[2];
-          __builtin_memcpy(offset, four, sizeof offset);
-          const std::uint8_t* tables = field_distances<L>.table[0];
-          const Register of_low = Op::broadcast16(tables + offset[0]);
-          const Register of_high = Op::broadcast16(tables + offset[1]);
-          LOWATT_UNROLL
-          for (int v = 0; v < vectors; ++v)
-            sum[r][v] = Op::add_saturate_u8(sum[r][v], Op::add_u8(Op::shuffle16(of_low, low[v]),
-                                                                  Op::shuffle16(of_high, high[v])));
-        } else {
-          const Register byte = Op::broadcast4(four);
-          LOWATT_UNROLL
-          for (int v = 0; v < vectors; ++v) {
-            if constexpr (bits == 3) {
-              const Register row_low = Op::bit_and(byte, Op::fill_u8(most_paired_level));
-              sum[r][v] = Op::add_saturate_u8(
-                  sum[r][v], Op::add_u8(absolute_difference_u8<L>(row_low, low[v]),
-                                        absolute_difference_u8<L>(high_field<L>(byte), high[v])));
-            } else {
-              sum[r][v] = Op::add_saturate_u8(sum[r][v], absolute_difference_u8<L>(byte, low[v]));
-            }
-          }
-        }
+        const Register both = Op::add_u8(Op::broadcast4(part_sum + r * row_stride), of_tokens);
+        sum[r] =
+            Op::add_saturate_u8(sum[r], Op::subtract_u8(both, Op::add_u8(minima[r], minima[r])));
       }
     }
     LOWATT_UNROLL
-    for (int r = 0; r < Rows; ++r) {
-      LOWATT_UNROLL
-      for (int v = 0; v < vectors; ++v)
-        take((first + v) / per_tile, r, (first + v) % per_tile * Op::bytes, sum[r][v]);
-    }
+    for (int r = 0; r < Rows; ++r) take(0, r, first, sum[r]);
   }
 }
 

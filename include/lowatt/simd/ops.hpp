@@ -11,12 +11,11 @@
 //   memory         load, store, broadcast4 (the same four bytes in every lane)
 //   fills          zero, fill_u8, fill_i32
 //   bytes          min_u8, max_u8, min_s8, max_s8, add_u8, subtract_u8, add_saturate_u8,
-//                  subtract_saturate_u8, bit_and, bit_xor, high_nibbles, raise_nibbles (0..15 times
-//                  16), absolute_s8; choose_negative(a, negative, otherwise): of the two, by the
-//                  sign of each byte of a; lookup_u8(table, used, index): 256 bytes of table are
-//                  read, those from `used` on are zero;
-//                  interleave4(a, b, c, d, out): lane l of out[v] holds byte interleaved(v, l) of
-//                  each of the four
+//                  subtract_saturate_u8, bit_and, bit_xor, shift_right_u8, raise_nibbles (0..15
+//                  times 16), absolute_s8; choose_negative(a, negative, otherwise): of the two, by
+//                  the sign of each byte of a; lookup_u8(table, used, index): 256 bytes of table
+//                  are read, those from `used` on are zero; interleave4(a, b, c, d, out): lane l of
+//                  out[v] holds byte interleaved(v, l) of each of the four
 //   counting bits  popcount_u8 or, where counts_by_nibbles, broadcast16 (the same sixteen bytes in
 //                  every 16) and shuffle16(table, index): of such a table, index 0..15; where
 //                  looks_up_64, lookup_64(table, index): of a register of 64 bytes, index 0..63
@@ -49,9 +48,11 @@
 //   and 64         fill_i64, min_i32, shift_left_i32; multiply_add_high(x, m, c): the upper 32 bits
 //                  of x*m + c, x and m unsigned, c 64 bits in either half of every pair of lanes
 //   comparison     mask_not_below(scores, threshold): 64 scores, int32, int16 or float, bit j set
-//                  where scores[j] >= threshold; store_addresses(mask, base, stride, out): base +
-//                  j * stride for each set bit j, ascending; returns their number, may write 16
-//                  elements past them; nonzero_lanes(a): bit l set where lane l is not 0
+//                  where scores[j] >= threshold; count_not_below(values, thresholds, count,
+//                  reached): of each of 64 floats, how many of these thresholds it is not below, up
+//                  to 255; store_addresses(mask, base, stride, out): base + j * stride for each set
+//                  bit j, ascending; returns their number, may write 16 elements past them;
+//                  nonzero_lanes(a): bit l set where lane l is not 0
 //   float          multiply_add(a, b, c) = a*b + c, fused where the level has it; round_i32 half
 //                  to even; to_float (of 32-bit lanes); load_i8_as_float (`lanes` signed bytes);
 //                  quotient(a, divisor, inverse) of doubles: a / divisor, for integer divisors
@@ -82,6 +83,9 @@ namespace lowatt {
 
 template <class L>
 struct Ops;
+
+// What broadcast4 reads.
+inline constexpr Index broadcast_bytes = 4;
 
 // Narrow sums with s = -2 throughout, which is what distances take: a level may have something
 // faster. total - 2u is end(total, add(begin(total), u, fill_u8(-2))).

@@ -49,8 +49,8 @@ struct Ops<arch::avx2> {
   static LOWATT_ALWAYS_INLINE Register bit_xor(Register a, Register b) noexcept {
     return _mm256_xor_si256(a, b);
   }
-  static LOWATT_ALWAYS_INLINE Register high_nibbles(Register a) noexcept {
-    return _mm256_and_si256(_mm256_srli_epi16(a, 4), fill_u8(15));
+  static LOWATT_ALWAYS_INLINE Register shift_right_u8(Register a, int count) noexcept {
+    return _mm256_and_si256(_mm256_srli_epi16(a, count), fill_u8(255 >> count));
   }
   static LOWATT_ALWAYS_INLINE Register raise_nibbles(Register a) noexcept {
     return _mm256_slli_epi16(a, 4);
@@ -214,6 +214,23 @@ struct Ops<arch::avx2> {
       mask |= static_cast<std::uint64_t>(_mm256_movemask_ps(reaches)) << j;
     }
     return mask;
+  }
+  static LOWATT_ALWAYS_INLINE void count_not_below(const float* values, const float* thresholds,
+                                                   int count, std::uint8_t* reached) noexcept {
+    for (int j = 0; j < 64; j += bytes) {
+      const __m256 value[4] = {_mm256_loadu_ps(values + j), _mm256_loadu_ps(values + j + 8),
+                               _mm256_loadu_ps(values + j + 16), _mm256_loadu_ps(values + j + 24)};
+      Register sum = zero();
+      for (int t = 0; t < count; ++t) {
+        const __m256 limit = _mm256_set1_ps(thresholds[t]);
+        const auto reaches = [&](int i) __attribute__((always_inline)) {
+          return _mm256_castps_si256(_mm256_cmp_ps(value[i], limit, _CMP_GE_OQ));
+        };
+        sum = subtract_u8(sum, _mm256_packs_epi16(_mm256_packs_epi32(reaches(0), reaches(1)),
+                                                  _mm256_packs_epi32(reaches(2), reaches(3))));
+      }
+      store(reached + j, restore_order(sum));
+    }
   }
   static LOWATT_ALWAYS_INLINE std::uint64_t mask_not_below(const std::int16_t* scores,
                                                            std::int16_t threshold) noexcept {

@@ -49,8 +49,9 @@ struct Ops<arch::avx512> {
   static LOWATT_ALWAYS_INLINE Register bit_xor(Register a, Register b) noexcept {
     return _mm512_xor_si512(a, b);
   }
-  static LOWATT_ALWAYS_INLINE Register high_nibbles(Register a) noexcept {
-    return _mm512_and_si512(_mm512_srli_epi16(a, 4), fill_u8(15));
+  static LOWATT_ALWAYS_INLINE Register shift_right_u8(Register a, int count) noexcept {
+    return _mm512_and_si512(_mm512_srli_epi16(a, static_cast<unsigned>(count)),
+                            fill_u8(255 >> count));
   }
   static LOWATT_ALWAYS_INLINE Register raise_nibbles(Register a) noexcept {
     return _mm512_slli_epi16(a, 4);
@@ -222,12 +223,22 @@ struct Ops<arch::avx512> {
   static LOWATT_ALWAYS_INLINE std::uint64_t mask_not_below(const float* values,
                                                            float threshold) noexcept {
     const __m512 limit = _mm512_set1_ps(threshold);
-    std::uint64_t mask = 0;
-    for (int j = 0; j < 64; j += lanes)
-      mask |= static_cast<std::uint64_t>(
-                  _mm512_cmp_ps_mask(_mm512_loadu_ps(values + j), limit, _CMP_GE_OQ))
-              << j;
-    return mask;
+    const auto reaches = [&](int j) __attribute__((always_inline)) {
+      return _mm512_cmp_ps_mask(_mm512_loadu_ps(values + j), limit, _CMP_GE_OQ);
+    };
+    return _mm512_kunpackd(_mm512_kunpackw(reaches(48), reaches(32)),
+                           _mm512_kunpackw(reaches(16), reaches(0)));
+  }
+  // Stored in halves: a processor may not hand parts of 64 bytes on to loads before they are in the
+  // cache.
+  static LOWATT_ALWAYS_INLINE void count_not_below(const float* values, const float* thresholds,
+                                                   int count, std::uint8_t* reached) noexcept {
+    Register sum = zero();
+    for (int t = 0; t < count; ++t)
+      sum = _mm512_mask_add_epi8(sum, mask_not_below(values, thresholds[t]), sum, fill_u8(1));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(reached), _mm512_castsi512_si256(sum));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(reached + 32),
+                        _mm512_extracti64x4_epi64(sum, 1));
   }
   static LOWATT_ALWAYS_INLINE std::uint64_t mask_not_below(const std::int16_t* scores,
                                                            std::int16_t threshold) noexcept {

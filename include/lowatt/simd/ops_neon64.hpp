@@ -95,8 +95,8 @@ struct Ops<arch::neon64> {
   static LOWATT_ALWAYS_INLINE Register bit_xor(Register a, Register b) noexcept {
     return veorq_u8(a, b);
   }
-  static LOWATT_ALWAYS_INLINE Register high_nibbles(Register a) noexcept {
-    return vshrq_n_u8(a, 4);
+  static LOWATT_ALWAYS_INLINE Register shift_right_u8(Register a, int count) noexcept {
+    return vshlq_u8(a, vdupq_n_s8(static_cast<std::int8_t>(-count)));
   }
   static LOWATT_ALWAYS_INLINE Register raise_nibbles(Register a) noexcept {
     return vshlq_n_u8(a, 4);
@@ -336,6 +336,21 @@ struct Ops<arch::neon64> {
       return vuzp1q_u8(bits(eight(j)), bits(eight(j + 8)));
     };
     return gather_bits(sixteen(0), sixteen(16), sixteen(32), sixteen(48));
+  }
+  static LOWATT_ALWAYS_INLINE void count_not_below(const float* values, const float* thresholds,
+                                                   int count, std::uint8_t* reached) noexcept {
+    for (int j = 0; j < 64; j += bytes) {
+      Register sum = zero();
+      for (int t = 0; t < count; ++t) {
+        const float32x4_t limit = vdupq_n_f32(thresholds[t]);
+        const auto eight = [&](int i) __attribute__((always_inline)) {
+          return vuzp1q_u16(vreinterpretq_u16_u32(vcgeq_f32(vld1q_f32(values + j + i), limit)),
+                            vreinterpretq_u16_u32(vcgeq_f32(vld1q_f32(values + j + i + 4), limit)));
+        };
+        sum = subtract_u8(sum, vuzp1q_u8(bits(eight(0)), bits(eight(8))));
+      }
+      store(reached + j, sum);
+    }
   }
   static LOWATT_ALWAYS_INLINE std::uint64_t mask_not_below(const std::int16_t* scores,
                                                            std::int16_t threshold) noexcept {

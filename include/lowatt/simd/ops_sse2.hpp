@@ -49,8 +49,8 @@ struct Ops<arch::sse2> {
   static LOWATT_ALWAYS_INLINE Register bit_xor(Register a, Register b) noexcept {
     return _mm_xor_si128(a, b);
   }
-  static LOWATT_ALWAYS_INLINE Register high_nibbles(Register a) noexcept {
-    return _mm_and_si128(_mm_srli_epi16(a, 4), fill_u8(15));
+  static LOWATT_ALWAYS_INLINE Register shift_right_u8(Register a, int count) noexcept {
+    return _mm_and_si128(_mm_srli_epi16(a, count), fill_u8(255 >> count));
   }
   static LOWATT_ALWAYS_INLINE Register raise_nibbles(Register a) noexcept {
     return _mm_slli_epi16(a, 4);
@@ -206,6 +206,23 @@ struct Ops<arch::sse2> {
           static_cast<std::uint64_t>(_mm_movemask_ps(_mm_cmpge_ps(_mm_loadu_ps(values + j), limit)))
           << j;
     return mask;
+  }
+  static LOWATT_ALWAYS_INLINE void count_not_below(const float* values, const float* thresholds,
+                                                   int count, std::uint8_t* reached) noexcept {
+    for (int j = 0; j < 64; j += bytes) {
+      const __m128 value[4] = {_mm_loadu_ps(values + j), _mm_loadu_ps(values + j + 4),
+                               _mm_loadu_ps(values + j + 8), _mm_loadu_ps(values + j + 12)};
+      Register sum = zero();
+      for (int t = 0; t < count; ++t) {
+        const __m128 limit = _mm_set1_ps(thresholds[t]);
+        const auto reaches = [&](int i) __attribute__((always_inline)) {
+          return _mm_castps_si128(_mm_cmpge_ps(value[i], limit));
+        };
+        sum = subtract_u8(sum, _mm_packs_epi16(_mm_packs_epi32(reaches(0), reaches(1)),
+                                               _mm_packs_epi32(reaches(2), reaches(3))));
+      }
+      store(reached + j, sum);
+    }
   }
   static LOWATT_ALWAYS_INLINE std::uint64_t mask_not_below(const std::int16_t* scores,
                                                            std::int16_t threshold) noexcept {

@@ -1,8 +1,8 @@
 // Thermometer codes of 64 tokens and the distances of rows from them, however many planes there
 // are: bit k of a channel says whether it reaches threshold k, and the distance of two codes is how
 // many bits differ, which is how far apart the numbers of thresholds are that their channels reach.
-// Up to three planes are kept as bits, four to 63 as levels, 64 as bits again. A sign is a
-// thermometer of one plane.
+// Up to three planes are kept as bits, from four on as levels. A sign is a thermometer of one
+// plane.
 //
 // Overflow   exact distances have 8 bits up to 255 bits per code, 16 up to 65535 and 32 beyond, and
 //            are summed in bytes for as many steps as always fit.
@@ -13,20 +13,24 @@
 
 namespace lowatt {
 
-// Measured: with three planes counting bits is as fast, and their bits take less.
+// Bits of up to three planes take less than levels, and no more time to compare.
+inline constexpr int least_level_planes = 4;
 LOWATT_ALWAYS_INLINE constexpr bool has_levels(int planes) noexcept {
-  return planes >= 4 && planes <= most_level;
+  return planes >= least_level_planes;
 }
 
-// Bytes of a row's code; of a tile's; of a row as thermometer_distances() reads it.
+// Bytes of a row's code; of a tile's.
 LOWATT_ALWAYS_INLINE constexpr Index thermometer_row_bytes(int planes, Index dim) noexcept {
   return has_levels(planes) ? level_row_bytes(planes, dim) : bit_row_bytes(planes, dim);
 }
 LOWATT_ALWAYS_INLINE constexpr Index thermometer_tile_bytes(int planes, Index dim) noexcept {
   return thermometer_row_bytes(planes, dim) * tile_keys;
 }
+
+// Bytes of an encoded row, which no level needs more of.
 LOWATT_ALWAYS_INLINE constexpr Index thermometer_query_bytes(int planes, Index dim) noexcept {
-  return thermometer_row_bytes(planes, dim) * 4;
+  const Index steps = thermometer_row_bytes(planes, dim);
+  return has_levels(planes) ? level_query_bytes(planes, steps) : steps * broadcast_bytes;
 }
 
 // Bytes that hold any distance of two codes exactly.
@@ -47,7 +51,7 @@ LOWATT_ALWAYS_INLINE void pack_thermometer(const float* x, const float* mean, In
     pack_bits<L>(x, mean, dim, planes, thresholds, slot, tile);
 }
 
-// Encodes a row into thermometer_query_bytes().
+// Encodes a row, in thermometer_query_bytes() at most.
 template <class L>
 LOWATT_ALWAYS_INLINE void encode_thermometer_row(const float* x, Index dim, int planes,
                                                  const float* thresholds,
@@ -58,26 +62,25 @@ LOWATT_ALWAYS_INLINE void encode_thermometer_row(const float* x, Index dim, int 
     encode_bit_row<L>(x, dim, planes, thresholds, row);
 }
 
-// Takes from a tile that does not come from packing what packing would not write.
+// Limits a tile that does not come from packing to what packing writes.
 LOWATT_ALWAYS_INLINE void limit_thermometer(std::byte* tile, int planes, Index dim) noexcept {
   if (has_levels(planes))
-    limit_levels(tile, planes, dim);
+    limit_levels(reinterpret_cast<std::uint8_t*>(tile), planes, dim);
   else
     clear_spare_bits(tile, planes, dim);
 }
 
-// Calls sum_up(first step, count, sums) for as many steps at a time as sums of bytes hold, each of
-// which adds `most` at most, and adds the sums up in Distance. All are [Tiles][Rows * 64].
+// Calls sum_up(first step, count, sums) for `part` steps at a time, which sums of bytes hold, and
+// adds the sums up in Distance. All are [Tiles][Rows * 64].
 template <int Rows, int Tiles, class Distance, class SumUp>
-LOWATT_ALWAYS_INLINE void sum_in_parts(Index steps, Index most, Distance* const* distances,
+LOWATT_ALWAYS_INLINE void sum_in_parts(Index steps, Index part, Distance* const* distances,
                                        SumUp&& sum_up) noexcept {
   constexpr Index width = Rows * tile_keys;
   alignas(64) std::uint8_t sums[Tiles][width];
   std::uint8_t* each_sums[Tiles];
   for (int t = 0; t < Tiles; ++t) each_sums[t] = sums[t];
-  const Index together = 255 / most;
-  for (Index s = 0; s < steps; s += together) {
-    sum_up(s, steps - s < together ? steps - s : together, each_sums);
+  for (Index s = 0; s < steps; s += part) {
+    sum_up(s, steps - s < part ? steps - s : part, each_sums);
     for (int t = 0; t < Tiles; ++t) {
       Distance* __restrict to = distances[t];
       if (s == 0)
@@ -90,56 +93,83 @@ LOWATT_ALWAYS_INLINE void sum_in_parts(Index steps, Index most, Distance* const*
 
 // Of bits, with one tile.
 template <class L, int Rows, class Distance>
-void bit_distances(const std::uint8_t* row, const std::byte* bits, Index steps,
+void bit_distances(const std::uint8_t* row, Index row_stride, const std::byte* bits, Index steps,
                    Distance* distances) noexcept {
-  const Index stride = steps * 4;
   const auto store = [](std::uint8_t* counts) noexcept {
     return [=](int r, Index first, typename Ops<L>::Register count) __attribute__((always_inline)) {
       Ops<L>::store(counts + r * tile_keys + first, count);
     };
   };
   if constexpr (sizeof(Distance) == 1)
-    count_bits<L, Rows>(row, stride, bits, steps, store(distances));
+    count_bits<L, Rows>(row, row_stride, bits, steps, store(distances));
   else
-    sum_in_parts<Rows, 1>(steps, 8, &distances,
+    sum_in_parts<Rows, 1>(steps, Index{255 / 8}, &distances,
                           [&](Index begin, Index count, std::uint8_t* const* sums) noexcept {
-                            count_bits<L, Rows>(row + begin * 4, stride, bits + begin * tile_keys,
-                                                count, store(sums[0]));
+                            count_bits<L, Rows>(row + begin * broadcast_bytes, row_stride,
+                                                bits + begin * tile_keys, count, store(sums[0]));
                           });
 }
 
-// Of levels of so many bits, which add `most` at most in a step.
-template <class L, int bits, int Rows, int Tiles, class Distance>
-void level_distances(const std::uint8_t* row, const std::byte* const* tiles, Index steps,
-                     Index most, Distance* const* distances) noexcept {
+// Of levels, by this method.
+template <class L, LevelMethod method, int channels, int Rows, int Tiles, class Distance>
+void level_distances(int planes, const std::uint8_t* row, Index row_stride,
+                     const std::byte* const* tiles, Index steps,
+                     Distance* const* distances) noexcept {
   const auto sum_up = [=](Index begin, Index count, std::uint8_t* const* sums)
       __attribute__((always_inline)) {
+    const auto take = [=](int t, int r, Index slot, typename Ops<L>::Register sum)
+        __attribute__((always_inline)) {
+      Ops<L>::store(sums[t] + r * tile_keys + slot, sum);
+    };
     const std::byte* from[Tiles];
     for (int t = 0; t < Tiles; ++t) from[t] = tiles[t] + begin * tile_keys;
-    add_level_distances<L, bits, Rows, Tiles>(
-        row + begin * 4, steps * 4, from, count,
-        [=](int t, int r, Index first, typename Ops<L>::Register sum) __attribute__((
-            always_inline)) { Ops<L>::store(sums[t] + r * tile_keys + first, sum); });
+    if constexpr (method == LevelMethod::lookup) {
+      look_up_levels<L, Rows, Tiles>(row + begin * broadcast_bytes, row_stride, from, count, take);
+    } else {
+      static_assert(Tiles == 1);
+      if constexpr (method == LevelMethod::fields) {
+        look_up_fields<L, Rows>(row + begin * broadcast_bytes, row_stride, from[0], count, take);
+      } else {
+        const Index part = begin / level_part_steps(planes);
+        sum_minima<L, channels, Rows>(planes, row + begin * channels * broadcast_bytes,
+                                      row + (steps * channels + part) * broadcast_bytes, row_stride,
+                                      from[0], count, take);
+      }
+    }
   };
   if constexpr (sizeof(Distance) == 1)
     sum_up(0, steps, distances);
   else
-    sum_in_parts<Rows, Tiles>(steps, most, distances, sum_up);
+    sum_in_parts<Rows, Tiles>(steps, level_part_steps(planes), distances, sum_up);
 }
 
-// Distances of Rows rows, as encode_thermometer_row() writes them one after the other, with the 64
-// tokens of each of Tiles tiles, of `steps` bytes a code: of each tile [Rows][64], in bytes, where
-// 255 stands for all from there on; else Distance is what thermometer_distance_bytes() asks for.
-template <class L, int Rows, int Tiles, class Distance>
+// Distances of Rows rows, as encode_thermometer_row() writes them, `row_stride` bytes apart, with
+// the 64 tokens of a tile, of `steps` bytes a code: [Rows][64], in bytes, where 255 stands for all
+// from there on; else Distance is what thermometer_distance_bytes() asks for.
+template <class L, int Rows, class Distance>
 LOWATT_ALWAYS_INLINE void thermometer_distances(int planes, const std::uint8_t* row,
-                                                const std::byte* const* tiles, Index steps,
-                                                Distance* const* distances) noexcept {
-  if (!has_levels(planes))
-    for (int t = 0; t < Tiles; ++t) bit_distances<L, Rows>(row, tiles[t], steps, distances[t]);
-  else if (level_channels(planes) == 2)
-    level_distances<L, 3, Rows, Tiles>(row, tiles, steps, 2 * planes, distances);
+                                                Index row_stride, const std::byte* tile,
+                                                Index steps, Distance* distances) noexcept {
+  if (!has_levels(planes)) return bit_distances<L, Rows>(row, row_stride, tile, steps, distances);
+  if (level_channels(planes) == 2)
+    level_distances<L, level_method<L>(most_paired_level), 2, Rows, 1>(planes, row, row_stride,
+                                                                       &tile, steps, &distances);
   else
-    level_distances<L, 6, Rows, Tiles>(row, tiles, steps, planes, distances);
+    level_distances<L, LevelMethod::minima, 1, Rows, 1>(planes, row, row_stride, &tile, steps,
+                                                        &distances);
+}
+
+// Whether rows are faster with two tiles at a time: the same for each of `tiles`.
+template <class L>
+LOWATT_ALWAYS_INLINE constexpr bool looks_up_two_tiles(int planes) noexcept {
+  return has_levels(planes) && level_method<L>(planes) == LevelMethod::lookup;
+}
+template <class L, int Rows, class Distance>
+LOWATT_ALWAYS_INLINE void look_up_two_tiles(int planes, const std::uint8_t* row, Index row_stride,
+                                            const std::byte* const* tiles, Index steps,
+                                            Distance* const* distances) noexcept {
+  level_distances<L, LevelMethod::lookup, 2, Rows, 2>(planes, row, row_stride, tiles, steps,
+                                                      distances);
 }
 
 // Lowers each of 64 distances to another one.
