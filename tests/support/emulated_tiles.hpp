@@ -1,8 +1,8 @@
 // The tile registers of AMX in plain memory: included before all else (-include) of a unit with
 // kernels of level amx, it replaces the instructions, so that the unit runs on a CPU that has the
 // rest of the level. A configuration, or a use of a register, that hardware faults on ends the
-// program with a sentence. Loads and stores are plain C++, which the address sanitizer sees; those
-// of the hardware it does not.
+// program with a sentence. Loads and stores are plain C++, which the address sanitizer would see;
+// those of the hardware it does not.
 //
 // Sums are those of _mm512_dpbusd_epi32 and _mm512_dpbf16_ps: the same integers as the hardware's,
 // and floats that may differ in their last bits.
