@@ -102,13 +102,13 @@ int ceiling_loop(Work work, long repeats) {
               return Op::add_u8(s, Op::popcount_u8(Op::bit_xor(a, b)));
           });
     case Work::level_pair:
+      // By fields a pair takes what two nibbles of bits do.
+      if constexpr (Op::counts_by_nibbles) return ceiling_loop<L>(Work::popcount, repeats);
       return repeat<L>(
           repeats, Op::zero(), [&](Register s) __attribute__((always_inline)) {
             hide_value(a);
             if constexpr (Op::looks_up_64)
               return Op::add_u8(s, Op::lookup_64(a, b));
-            else if constexpr (Op::counts_by_nibbles)
-              return Op::add_u8(s, Op::add_u8(Op::shuffle16(a, b), Op::shuffle16(b, a)));
             else
               return Op::add_u8(Op::add_u8(s, Op::min_u8(a, b)), Op::min_u8(b, s));
           });

@@ -287,8 +287,10 @@ void bitformer_statistic_of(const BitformerArguments& arguments) noexcept {
         });
     lower_minima(block, t, is_full, distances, minimum);
   };
+  const bool by_two = looks_up_two_tiles<L>(planes);
+  if (!by_two) for_visible_tiles(block, find);
   if constexpr (Ops<L>::looks_up_64) {
-    if (looks_up_two_tiles<L>(planes)) {
+    if (by_two)
       for_visible_batches<2>(block, 0, [&](const BitformerBatch& batch) noexcept {
         if (batch.count == 1) return find(batch.position[0], batch.is_full[0]);
         Distance* distances[2];
@@ -302,11 +304,6 @@ void bitformer_statistic_of(const BitformerArguments& arguments) noexcept {
         for (Index i = 0; i < 2; ++i)
           lower_minima(block, batch.position[i], batch.is_full[i], distances[i], minimum);
       });
-    } else {
-      for_visible_tiles(block, find);
-    }
-  } else {
-    for_visible_tiles(block, find);
   }
 
   for (Index r = 0; r < block.rows; ++r) {

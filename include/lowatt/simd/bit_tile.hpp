@@ -76,6 +76,18 @@ LOWATT_ALWAYS_INLINE void copy_first(std::uint8_t* to, const std::uint32_t (&fro
     __builtin_memcpy(to, from, static_cast<std::size_t>(count) * sizeof from[0]);
 }
 
+// Writes of_byte() of `count` of eight bytes of a row's code, the first one lowest in `word`, as
+// the row's from step `first` on.
+template <class OfByte>
+LOWATT_ALWAYS_INLINE void write_steps(std::uint8_t* row, Index first, Index count,
+                                      std::uint64_t word, OfByte&& of_byte) noexcept {
+  std::uint8_t bytes[8];
+  __builtin_memcpy(bytes, &word, sizeof bytes);
+  std::uint32_t fours[8];
+  for (Index i = 0; i < 8; ++i) fours[i] = of_byte(std::uint32_t{bytes[i]});
+  copy_first(row + first * broadcast_bytes, fours, count);
+}
+
 // Encodes a token into place `slot` (0..63) of a tile.
 template <class L>
 LOWATT_ALWAYS_INLINE void pack_bits(const float* x, const float* mean, Index dim, int planes,
@@ -100,12 +112,12 @@ LOWATT_ALWAYS_INLINE void clear_spare_bits(std::byte* tile, int planes, Index di
 // levels that count by lookup.
 template <class L>
 struct NibbleDifferences {
-  std::uint8_t table[16][16] = {};
+  std::uint8_t table[16 * 16] = {};
   LOWATT_ALWAYS_INLINE constexpr NibbleDifferences() noexcept {
     for (int a = 0; a < 16; ++a)
       for (int b = 0; b < 16; ++b)
         for (int bit = 0; bit < 4; ++bit)
-          table[a][b] = static_cast<std::uint8_t>(table[a][b] + (((a ^ b) >> bit) & 1));
+          table[a * 16 + b] = static_cast<std::uint8_t>(table[a * 16 + b] + (((a ^ b) >> bit) & 1));
   }
 };
 template <class L>
@@ -118,16 +130,56 @@ LOWATT_ALWAYS_INLINE void encode_bit_row(const float* x, Index dim, int planes,
                                          const float* thresholds, std::uint8_t* row) noexcept {
   encode_bits<L>(x, nullptr, dim, planes, thresholds,
                  [=](Index first, Index count, std::uint64_t word) noexcept {
-                   std::uint8_t bytes[8];
-                   __builtin_memcpy(bytes, &word, sizeof bytes);
-                   std::uint32_t fours[8];
-                   for (Index i = 0; i < 8; ++i) {
-                     const std::uint32_t byte = bytes[i];
-                     fours[i] = Ops<L>::counts_by_nibbles ? (byte & 15) << 4 | (byte & 0xf0) << 16
-                                                          : byte * 0x01010101u;
-                   }
-                   copy_first(row + first * broadcast_bytes, fours, count);
+                   write_steps(row, first, count, word, [](std::uint32_t byte) noexcept {
+                     return Ops<L>::counts_by_nibbles ? (byte & 15) << 4 | (byte & 0xf0) << 16
+                                                      : byte * 0x01010101u;
+                   });
                  });
+}
+
+// Sums what the tables of Rows rows, `row_stride` bytes apart, have for the low and the high part
+// of each token's byte, over `steps` bytes of a tile; sums end at 255. The low part is a nibble,
+// the high part begins at bit `shift`; a row has, for each step, where the tables of both begin.
+// Calls take(r, first, sums) with a register of sums for tokens from `first` on.
+template <class L, int shift, int Rows, class Take>
+LOWATT_ALWAYS_INLINE void look_up_halves(const std::uint8_t* tables, const std::uint8_t* row,
+                                         Index row_stride, const std::byte* tile, Index steps,
+                                         Take&& take) noexcept {
+  using Op = Ops<L>;
+  using Register = typename Op::Register;
+  // Splitting bytes serves all rows, finding a row's tables serves all tokens.
+  constexpr int vectors = static_cast<int>(tile_keys / Op::bytes);
+  Register sum[Rows][vectors];
+  LOWATT_UNROLL
+  for (int r = 0; r < Rows; ++r) {
+    LOWATT_UNROLL
+    for (int v = 0; v < vectors; ++v) sum[r][v] = Op::zero();
+  }
+  for (Index s = 0; s < steps; ++s) {
+    Register low[vectors], high[vectors];
+    LOWATT_UNROLL
+    for (int v = 0; v < vectors; ++v) {
+      low[v] = Op::load(tile + s * tile_keys + v * Op::bytes);
+      high[v] = Op::shift_right_u8(low[v], shift);
+      low[v] = Op::bit_and(low[v], Op::fill_u8(15));
+    }
+    LOWATT_UNROLL
+    for (int r = 0; r < Rows; ++r) {
+      std::uint16_t offset[2];
+      __builtin_memcpy(offset, row + r * row_stride + s * broadcast_bytes, sizeof offset);
+      const Register of_low = Op::broadcast16(tables + offset[0]);
+      const Register of_high = Op::broadcast16(tables + offset[1]);
+      LOWATT_UNROLL
+      for (int v = 0; v < vectors; ++v)
+        sum[r][v] = Op::add_saturate_u8(
+            sum[r][v], Op::add_u8(Op::shuffle16(of_low, low[v]), Op::shuffle16(of_high, high[v])));
+    }
+  }
+  LOWATT_UNROLL
+  for (int r = 0; r < Rows; ++r) {
+    LOWATT_UNROLL
+    for (int v = 0; v < vectors; ++v) take(r, v * Op::bytes, sum[r][v]);
+  }
 }
 
 // Counts the bits in which Rows rows, `row_stride` bytes apart, differ from the tokens of a tile,
@@ -138,53 +190,24 @@ LOWATT_ALWAYS_INLINE void count_bits(const std::uint8_t* row, Index row_stride,
                                      const std::byte* bits, Index steps, Take&& take) noexcept {
   using Op = Ops<L>;
   using Register = typename Op::Register;
-  // Splitting tokens into nibbles serves all rows, finding a row's tables serves all tokens.
-  constexpr int vectors = Op::counts_by_nibbles ? static_cast<int>(tile_keys / Op::bytes) : 1;
-  for (Index first = 0; first < tile_keys; first += vectors * Op::bytes) {
-    Register count[Rows][vectors];
-    LOWATT_UNROLL
-    for (int r = 0; r < Rows; ++r) {
+  if constexpr (Op::counts_by_nibbles) {
+    look_up_halves<L, 4, Rows>(nibble_differences<L>.table, row, row_stride, bits, steps, take);
+  } else {
+    for (Index first = 0; first < tile_keys; first += Op::bytes) {
+      Register count[Rows];
       LOWATT_UNROLL
-      for (int v = 0; v < vectors; ++v) count[r][v] = Op::zero();
-    }
-    for (Index s = 0; s < steps; ++s) {
-      Register token[vectors];
-      LOWATT_UNROLL
-      for (int v = 0; v < vectors; ++v)
-        token[v] = Op::load(bits + s * tile_keys + first + v * Op::bytes);
-      if constexpr (Op::counts_by_nibbles) {
-        Register high[vectors];
-        LOWATT_UNROLL
-        for (int v = 0; v < vectors; ++v) {
-          high[v] = Op::shift_right_u8(token[v], 4);
-          token[v] = Op::bit_and(token[v], Op::fill_u8(15));
-        }
-        LOWATT_UNROLL
-        for (int r = 0; r < Rows; ++r) {
-          std::uint16_t table[2];
-          __builtin_memcpy(table, row + r * row_stride + s * broadcast_bytes, sizeof table);
-          const std::uint8_t* tables = nibble_differences<L>.table[0];
-          const Register of_low = Op::broadcast16(tables + table[0]);
-          const Register of_high = Op::broadcast16(tables + table[1]);
-          LOWATT_UNROLL
-          for (int v = 0; v < vectors; ++v)
-            count[r][v] = Op::add_saturate_u8(
-                count[r][v],
-                Op::add_u8(Op::shuffle16(of_low, token[v]), Op::shuffle16(of_high, high[v])));
-        }
-      } else {
+      for (int r = 0; r < Rows; ++r) count[r] = Op::zero();
+      for (Index s = 0; s < steps; ++s) {
+        const Register token = Op::load(bits + s * tile_keys + first);
         LOWATT_UNROLL
         for (int r = 0; r < Rows; ++r) {
           const Register differing =
-              Op::bit_xor(Op::broadcast4(row + r * row_stride + s * broadcast_bytes), token[0]);
-          count[r][0] = Op::add_saturate_u8(count[r][0], Op::popcount_u8(differing));
+              Op::bit_xor(Op::broadcast4(row + r * row_stride + s * broadcast_bytes), token);
+          count[r] = Op::add_saturate_u8(count[r], Op::popcount_u8(differing));
         }
       }
-    }
-    LOWATT_UNROLL
-    for (int r = 0; r < Rows; ++r) {
       LOWATT_UNROLL
-      for (int v = 0; v < vectors; ++v) take(r, first + v * Op::bytes, count[r][v]);
+      for (int r = 0; r < Rows; ++r) take(r, first, count[r]);
     }
   }
 }

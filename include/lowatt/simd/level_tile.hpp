@@ -136,15 +136,9 @@ LOWATT_ALWAYS_INLINE void encode_table_row(const float* x, Index dim, int planes
                                            const float* thresholds, std::uint8_t* row) noexcept {
   encode_levels<L>(x, nullptr, dim, planes, thresholds,
                    [=](Index first, Index count, std::uint64_t word) noexcept {
-                     std::uint8_t bytes[8];
-                     __builtin_memcpy(bytes, &word, sizeof bytes);
-                     std::uint32_t fours[8];
-                     for (Index i = 0; i < 8; ++i) {
-                       const std::uint32_t byte = bytes[i];
-                       fours[i] =
-                           Ops<L>::looks_up_64 ? byte * 64 : (byte & 7) << 4 | (byte >> 3) << 20;
-                     }
-                     copy_first(row + first * broadcast_bytes, fours, count);
+                     write_steps(row, first, count, word, [](std::uint32_t byte) noexcept {
+                       return Ops<L>::looks_up_64 ? byte * 64 : (byte & 7) << 4 | (byte >> 3) << 20;
+                     });
                    });
 }
 
@@ -168,20 +162,18 @@ LOWATT_ALWAYS_INLINE void encode_minima_row(const float* x, Index dim, int plane
   };
   encode_levels<L>(x, nullptr, dim, planes, thresholds,
                    [&](Index first, Index count, std::uint64_t word) noexcept {
-                     std::uint8_t* to = row + first * channels * broadcast_bytes;
-                     std::uint8_t bytes[8];
-                     __builtin_memcpy(bytes, &word, sizeof bytes);
                      if (channels == 1) {
-                       std::uint32_t fours[8];
-                       for (Index i = 0; i < 8; ++i) fours[i] = bytes[i] * copies;
-                       copy_first(to, fours, count);
+                       write_steps(row, first, count, word,
+                                   [](std::uint32_t level) noexcept { return level * copies; });
                      } else {
+                       std::uint8_t bytes[8];
+                       __builtin_memcpy(bytes, &word, sizeof bytes);
                        std::uint32_t fours[16];
                        for (Index i = 0; i < 8; ++i) {
                          fours[2 * i] = (bytes[i] & most_paired_level) * copies;
                          fours[2 * i + 1] = (bytes[i] >> 3) * copies;
                        }
-                       copy_first(to, fours, 2 * count);
+                       copy_first(row + first * 2 * broadcast_bytes, fours, 2 * count);
                        word = (word & lowest_fields) + (word >> 3 & lowest_fields);
                      }
                      for (Index i = 0; i < count;) {
@@ -208,10 +200,9 @@ LOWATT_ALWAYS_INLINE void encode_level_row(const float* x, Index dim, int planes
 }
 
 // The following sum the distances of Rows encoded rows, `row_stride` bytes apart, from the tokens
-// of tiles, over `steps` bytes; sums stay at 255. They call take(tile, row, first, sums) with a
-// register of sums for tokens from `first` on.
+// of tiles, over `steps` bytes; sums stay at 255. By fields look_up_halves() does.
 
-// By lookup, of Tiles tiles.
+// By lookup, of Tiles tiles: calls take(t, r, sums) with a register of sums of all tokens.
 template <class L, int Rows, int Tiles, class Take>
 LOWATT_ALWAYS_INLINE void look_up_levels(const std::uint8_t* row, Index row_stride,
                                          const std::byte* const* tiles, Index steps,
@@ -242,53 +233,13 @@ LOWATT_ALWAYS_INLINE void look_up_levels(const std::uint8_t* row, Index row_stri
   LOWATT_UNROLL
   for (int r = 0; r < Rows; ++r) {
     LOWATT_UNROLL
-    for (int t = 0; t < Tiles; ++t) take(t, r, Index{0}, sum[r][t]);
-  }
-}
-
-// By fields, of one tile.
-template <class L, int Rows, class Take>
-LOWATT_ALWAYS_INLINE void look_up_fields(const std::uint8_t* row, Index row_stride,
-                                         const std::byte* tile, Index steps, Take&& take) noexcept {
-  using Op = Ops<L>;
-  using Register = typename Op::Register;
-  constexpr int vectors = static_cast<int>(tile_keys / Op::bytes);
-  Register sum[Rows][vectors];
-  LOWATT_UNROLL
-  for (int r = 0; r < Rows; ++r) {
-    LOWATT_UNROLL
-    for (int v = 0; v < vectors; ++v) sum[r][v] = Op::zero();
-  }
-  for (Index s = 0; s < steps; ++s) {
-    Register low[vectors], high[vectors];
-    LOWATT_UNROLL
-    for (int v = 0; v < vectors; ++v) {
-      const Register levels = Op::load(tile + s * tile_keys + v * Op::bytes);
-      low[v] = Op::bit_and(levels, Op::fill_u8(15));
-      high[v] = Op::shift_right_u8(levels, 3);
-    }
-    LOWATT_UNROLL
-    for (int r = 0; r < Rows; ++r) {
-      std::uint16_t offset[2];
-      __builtin_memcpy(offset, row + r * row_stride + s * broadcast_bytes, sizeof offset);
-      const std::uint8_t* tables = field_distances<L>.table;
-      const Register of_low = Op::broadcast16(tables + offset[0]);
-      const Register of_high = Op::broadcast16(tables + offset[1]);
-      LOWATT_UNROLL
-      for (int v = 0; v < vectors; ++v)
-        sum[r][v] = Op::add_saturate_u8(
-            sum[r][v], Op::add_u8(Op::shuffle16(of_low, low[v]), Op::shuffle16(of_high, high[v])));
-    }
-  }
-  LOWATT_UNROLL
-  for (int r = 0; r < Rows; ++r) {
-    LOWATT_UNROLL
-    for (int v = 0; v < vectors; ++v) take(0, r, v * Op::bytes, sum[r][v]);
+    for (int t = 0; t < Tiles; ++t) take(t, r, sum[r][t]);
   }
 }
 
 // By minima, of one tile with so many channels in a byte, from the beginning of a part on, where a
-// row's levels and `sums` are.
+// row's levels and `sums` are: calls take(r, first, sums) with a register of sums for tokens from
+// `first` on.
 template <class L, int channels, int Rows, class Take>
 LOWATT_ALWAYS_INLINE void sum_minima(int planes, const std::uint8_t* row, const std::uint8_t* sums,
                                      Index row_stride, const std::byte* tile, Index steps,
@@ -331,7 +282,7 @@ LOWATT_ALWAYS_INLINE void sum_minima(int planes, const std::uint8_t* row, const 
       }
     }
     LOWATT_UNROLL
-    for (int r = 0; r < Rows; ++r) take(0, r, first, sum[r]);
+    for (int r = 0; r < Rows; ++r) take(r, first, sum[r]);
   }
 }
 

@@ -91,22 +91,26 @@ LOWATT_ALWAYS_INLINE void sum_in_parts(Index steps, Index part, Distance* const*
   }
 }
 
+// What stores registers of sums into [Rows][64].
+template <class L>
+LOWATT_ALWAYS_INLINE auto store_into(std::uint8_t* sums) noexcept {
+  return [=](int r, Index first, typename Ops<L>::Register sum) __attribute__((always_inline)) {
+    Ops<L>::store(sums + r * tile_keys + first, sum);
+  };
+}
+
 // Of bits, with one tile.
 template <class L, int Rows, class Distance>
 void bit_distances(const std::uint8_t* row, Index row_stride, const std::byte* bits, Index steps,
                    Distance* distances) noexcept {
-  const auto store = [](std::uint8_t* counts) noexcept {
-    return [=](int r, Index first, typename Ops<L>::Register count) __attribute__((always_inline)) {
-      Ops<L>::store(counts + r * tile_keys + first, count);
-    };
-  };
   if constexpr (sizeof(Distance) == 1)
-    count_bits<L, Rows>(row, row_stride, bits, steps, store(distances));
+    count_bits<L, Rows>(row, row_stride, bits, steps, store_into<L>(distances));
   else
     sum_in_parts<Rows, 1>(steps, Index{255 / 8}, &distances,
                           [&](Index begin, Index count, std::uint8_t* const* sums) noexcept {
                             count_bits<L, Rows>(row + begin * broadcast_bytes, row_stride,
-                                                bits + begin * tile_keys, count, store(sums[0]));
+                                                bits + begin * tile_keys, count,
+                                                store_into<L>(sums[0]));
                           });
 }
 
@@ -115,26 +119,25 @@ template <class L, LevelMethod method, int channels, int Rows, int Tiles, class 
 void level_distances(int planes, const std::uint8_t* row, Index row_stride,
                      const std::byte* const* tiles, Index steps,
                      Distance* const* distances) noexcept {
+  static_assert(Tiles == 1 || method == LevelMethod::lookup);
   const auto sum_up = [=](Index begin, Index count, std::uint8_t* const* sums)
       __attribute__((always_inline)) {
-    const auto take = [=](int t, int r, Index slot, typename Ops<L>::Register sum)
-        __attribute__((always_inline)) {
-      Ops<L>::store(sums[t] + r * tile_keys + slot, sum);
-    };
     const std::byte* from[Tiles];
     for (int t = 0; t < Tiles; ++t) from[t] = tiles[t] + begin * tile_keys;
     if constexpr (method == LevelMethod::lookup) {
-      look_up_levels<L, Rows, Tiles>(row + begin * broadcast_bytes, row_stride, from, count, take);
+      look_up_levels<L, Rows, Tiles>(
+          row + begin * broadcast_bytes, row_stride, from,
+          count, [=](int t, int r, typename Ops<L>::Register sum) __attribute__((always_inline)) {
+            store_into<L>(sums[t])(r, 0, sum);
+          });
+    } else if constexpr (method == LevelMethod::fields) {
+      look_up_halves<L, 3, Rows>(field_distances<L>.table, row + begin * broadcast_bytes,
+                                 row_stride, from[0], count, store_into<L>(sums[0]));
     } else {
-      static_assert(Tiles == 1);
-      if constexpr (method == LevelMethod::fields) {
-        look_up_fields<L, Rows>(row + begin * broadcast_bytes, row_stride, from[0], count, take);
-      } else {
-        const Index part = begin / level_part_steps(planes);
-        sum_minima<L, channels, Rows>(planes, row + begin * channels * broadcast_bytes,
-                                      row + (steps * channels + part) * broadcast_bytes, row_stride,
-                                      from[0], count, take);
-      }
+      const Index part = begin / level_part_steps(planes);
+      sum_minima<L, channels, Rows>(planes, row + begin * channels * broadcast_bytes,
+                                    row + (steps * channels + part) * broadcast_bytes, row_stride,
+                                    from[0], count, store_into<L>(sums[0]));
     }
   };
   if constexpr (sizeof(Distance) == 1)
