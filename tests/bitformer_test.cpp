@@ -219,7 +219,8 @@ TEST(Bitformer, Masks) {
 TEST(Bitformer, Quotient) {
   std::mt19937_64 random(3);
   const auto check = [](double a, double divisor) {
-    ASSERT_EQ(lowatt::fused_quotient(a, divisor, 1.0 / divisor), a / divisor)
+    const auto fused = [](double x, double y, double z) { return std::fma(x, y, z); };
+    ASSERT_EQ(lowatt::fused_quotient(a, divisor, 1.0 / divisor, fused), a / divisor)
         << a << " / " << divisor;
   };
   for (int i = 0; i < 2'000'000; ++i) {

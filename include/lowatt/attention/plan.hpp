@@ -154,15 +154,21 @@ class Plan {
     block.head_dim = shape_.head_dim;
     block.value_dim = shape_.value_dim;
     block.tiles = cache.tiles(head.batch, head.kv_head);
-    for (Index r = 0; r < block.rows; ++r) {
-      visible[r] = shard.own(
-          mask_.range(head.batch, by_heads ? 0 : first + r, shape_.queries, shard.total_keys),
-          keys);
-      if (visible[r].count() == 0) continue;
-      const Index begin = visible[r].begin / tile_keys;
-      const Index end = tile_count(visible[r].end);
-      block.tile_begin = block.tile_end == 0 || begin < block.tile_begin ? begin : block.tile_begin;
-      block.tile_end = end > block.tile_end ? end : block.tile_end;
+    const auto range_of = [&](Index query) {
+      return shard.own(mask_.range(head.batch, query, shape_.queries, shard.total_keys), keys);
+    };
+    VisibleRange any = range_of(first);
+    if (by_heads || !mask_.varies_by_query()) {
+      for (Index r = 0; r < block.rows; ++r) visible[r] = any;
+    } else {
+      for (Index r = 0; r < block.rows; ++r) {
+        visible[r] = range_of(first + r);
+        any = any.joined(visible[r]);
+      }
+    }
+    if (any.count() > 0) {
+      block.tile_begin = any.begin / tile_keys;
+      block.tile_end = tile_count(any.end);
     }
     if (parts != 1) {
       const Index begin = part * KeySplit::part_tiles;

@@ -25,6 +25,7 @@
 #pragma once
 
 #include "../core/part.hpp"
+#include "../simd/write_row.hpp"
 #include "pack.hpp"
 
 namespace lowatt {
@@ -570,20 +571,16 @@ void bitformer_accumulate(const BitformerArguments& arguments) noexcept {
   bitformer_accumulate_rows<L>(arguments);
 }
 
-// Weighted means of one row to float: in double, left to right, rounded once. `sum` yields a dim's
-// sum; dims that are there are counted in blocks, so that loops have no tails but the last one.
+// Weighted means of one row to float: in double, left to right, rounded once.
 template <class L, class Sum>
-LOWATT_ALWAYS_INLINE void bitformer_means(double scale, double divisor, Index dims, Sum&& sum,
-                                          float* __restrict out) noexcept {
-  const double inverse = 1.0 / divisor;
-  const auto mean = [&](Index c) __attribute__((always_inline)) {
-    return static_cast<float>(
-        Ops<L>::quotient(scale * static_cast<double>(sum(c)), divisor, inverse));
-  };
-  Index c = 0;
-  for (; c + value_block <= dims; c += value_block)
-    for (Index i = c; i < c + value_block; ++i) out[i] = mean(i);
-  for (; c < dims; ++c) out[c] = mean(c);
+LOWATT_ALWAYS_INLINE void bitformer_means(double scale, double divisor, const Sum* sums, Index dims,
+                                          float* out) noexcept {
+  using Double = typename Ops<L>::Double;
+  const Double factor(scale), weight(divisor), inverse(1.0 / divisor);
+  write_row<L>(
+      sums, dims, out, [=](Double sum) __attribute__((always_inline)) {
+        return Ops<L>::quotient(factor * sum, weight, inverse);
+      });
 }
 
 template <class L>
@@ -594,21 +591,19 @@ void bitformer_finish(const BitformerArguments& arguments) noexcept {
   for (Index r = 0; r < block.rows; ++r) {
     float* out = block.out + r * block.out_stride;
     const std::int32_t* narrow = sums.sums + r * sums.stride;
-    const std::int64_t* wide = sums.wide_sums + r * sums.stride;
-    std::int32_t recent = 0;  // at most 255 * 64 * most_tiles
-    for (Index i = 0; i < Ops<L>::lanes; ++i) recent += narrow[sums.dims + i];
-    std::int64_t weight = recent;
+    std::int64_t* wide = sums.wide_sums + r * sums.stride;
+    // At most 255 * 64 * most_tiles.
+    std::int64_t weight = Ops<L>::reduce_add_i32(Ops<L>::load(narrow + sums.dims));
     if (sums.state->is_wide)
       for (Index i = 0; i < Ops<L>::lanes; ++i) weight += wide[sums.dims + i];
-    const auto divisor = static_cast<double>(weight);  // 0: the row sees no key
-    if (weight == 0)
-      for (Index c = 0; c < dims; ++c) out[c] = 0;
-    else if (sums.state->is_wide)
-      bitformer_means<L>(
-          arguments.value_scale, divisor, dims, [=](Index c) { return wide[c] + narrow[c]; }, out);
-    else
-      bitformer_means<L>(
-          arguments.value_scale, divisor, dims, [=](Index c) { return narrow[c]; }, out);
+    if (weight == 0) {  // the row sees no key
+      write_zeros(dims, out);
+    } else if (sums.state->is_wide) {
+      for (Index c = 0; c < dims; ++c) wide[c] += narrow[c];
+      bitformer_means<L>(arguments.value_scale, static_cast<double>(weight), wide, dims, out);
+    } else {
+      bitformer_means<L>(arguments.value_scale, static_cast<double>(weight), narrow, dims, out);
+    }
   }
 }
 
@@ -648,11 +643,12 @@ void bitformer_finish_part(const BitformerArguments& arguments,
                            PartRows<const double> part) noexcept {
   const BlockArguments& block = arguments.block;
   for (Index r = 0; r < block.rows; ++r) {
-    const double divisor = part.weight(r);  // 0: the row sees no key
+    const double divisor = part.weight(r);
     float* out = block.out + r * block.out_stride;
-    for (Index c = 0; c < block.value_dim; ++c)
-      out[c] = divisor > 0 ? static_cast<float>(arguments.value_scale * part.sums(r)[c] / divisor)
-                           : 0.0f;
+    if (divisor > 0)
+      bitformer_means<L>(arguments.value_scale, divisor, part.sums(r), block.value_dim, out);
+    else  // the row sees no key
+      write_zeros(block.value_dim, out);
   }
 }
 

@@ -21,6 +21,11 @@ struct Mask {
     return visible.data != nullptr;
   }
 
+  // Whether queries of a batch entry may see different ranges.
+  LOWATT_ALWAYS_INLINE constexpr bool varies_by_query() const noexcept {
+    return causal || window_left >= 0 || window_right >= 0;
+  }
+
   // The keys that a query of batch entry b sees, but for those that booleans or bits hide.
   LOWATT_ALWAYS_INLINE constexpr VisibleRange range(Index b, Index query, Index queries,
                                                     Index keys) const noexcept {

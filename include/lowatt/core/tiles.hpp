@@ -45,6 +45,12 @@ LOWATT_ALWAYS_INLINE void fetch_ahead(const void* at, Index distance) noexcept {
 struct VisibleRange {
   Index begin = 0, end = 0;
   LOWATT_ALWAYS_INLINE Index count() const noexcept { return end > begin ? end - begin : 0; }
+  // The smallest range that holds this one and another.
+  LOWATT_ALWAYS_INLINE VisibleRange joined(const VisibleRange& other) const noexcept {
+    if (count() == 0) return other;
+    if (other.count() == 0) return *this;
+    return {begin < other.begin ? begin : other.begin, end > other.end ? end : other.end};
+  }
 };
 
 // What is added to the scores of a block, where the call asks for it (core/score_terms.hpp); null

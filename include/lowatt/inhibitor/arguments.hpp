@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../core/part.hpp"
+#include "../simd/write_row.hpp"
 #include "pack.hpp"
 #include "params.hpp"
 
@@ -22,18 +23,21 @@ template <class L, class H>
 void inhibitor_write(const InhibitorArguments& arguments, const H* inhibited,
                      Index stride) noexcept {
   const BlockArguments& block = arguments.block;
-  const double value_scale = arguments.value_scale, beta = arguments.beta;
+  using Double = typename Ops<L>::Double;
+  const Double value_scale(arguments.value_scale), beta(arguments.beta);
   for (Index r = 0; r < block.rows; ++r) {
-    const H* __restrict row = inhibited + r * stride;
-    float* __restrict out = block.out + r * block.out_stride;
+    const H* row = inhibited + r * stride;
+    float* out = block.out + r * block.out_stride;
     const Index count = block.visible_count(r);
+    const auto write = [&](auto of_sum) __attribute__((always_inline)) {
+      write_row<L>(row, block.value_dim, out, of_sum);
+    };
     if (arguments.normalize && count > 0) {
-      const auto divisor = static_cast<double>(count);
-      for (Index c = 0; c < block.value_dim; ++c)
-        out[c] = static_cast<float>(static_cast<double>(row[c]) * value_scale * beta / divisor);
+      const Double divisor(static_cast<double>(count));
+      write([=](Double sum)
+                __attribute__((always_inline)) { return sum * value_scale * beta / divisor; });
     } else {
-      for (Index c = 0; c < block.value_dim; ++c)
-        out[c] = static_cast<float>(static_cast<double>(row[c]) * value_scale * beta);
+      write([=](Double sum) __attribute__((always_inline)) { return sum * value_scale * beta; });
     }
   }
 }

@@ -16,6 +16,7 @@
 //                then one at a time.
 #pragma once
 
+#include "../simd/write_row.hpp"
 #include "arguments.hpp"
 #include "pack_fp32.hpp"
 
@@ -173,14 +174,20 @@ void inhibitor_fp32_accumulate(const InhibitorFp32Arguments& arguments) noexcept
 template <class L>
 void inhibitor_fp32_write(const InhibitorFp32Arguments& arguments, const double* inhibited,
                           Index stride) noexcept {
+  using Double = typename Ops<L>::Double;
   const BlockArguments& block = arguments.block;
+  const Double beta(arguments.beta);
   for (Index r = 0; r < block.rows; ++r) {
-    const double* total = inhibited + r * stride;
     const Index count = block.visible_count(r);
-    const double divisor = arguments.normalize ? static_cast<double>(count) : 1.0;
     float* out = block.out + r * block.out_stride;
-    for (Index c = 0; c < block.value_dim; ++c)
-      out[c] = count > 0 ? static_cast<float>(total[c] * arguments.beta / divisor) : 0.0f;
+    if (count == 0) {
+      write_zeros(block.value_dim, out);
+      continue;
+    }
+    const Double divisor(arguments.normalize ? static_cast<double>(count) : 1.0);
+    write_row<L>(
+        inhibited + r * stride, block.value_dim,
+        out, [=](Double sum) __attribute__((always_inline)) { return sum * beta / divisor; });
   }
 }
 template <class L>

@@ -31,6 +31,7 @@
 
 #include "../core/part.hpp"
 #include "../quant/query_scales.hpp"
+#include "../simd/write_row.hpp"
 #include "score_terms.hpp"
 #include "scores.hpp"
 #include "survivors.hpp"
@@ -158,8 +159,10 @@ void latte_finish(const LatteArguments& arguments) noexcept {
       if (any) total += block.terms.sink_weight(r, latte_reference<L>(block, workspace, r));
       // A sink may leave shares that only double holds.
       const double inverse = static_cast<double>(arguments.value_scale) / total;
-      for (Index c = 0; c < block.value_dim; ++c)
-        out[c] = any ? static_cast<float>(static_cast<double>(sums[c]) * inverse) : 0.0f;
+      if (any)
+        write_scaled<L>(sums, block.value_dim, inverse, out);
+      else
+        write_zeros(block.value_dim, out);
       continue;
     }
     const float inverse = any ? static_cast<float>(1 / total) : 0.0f;
@@ -205,8 +208,10 @@ void latte_finish_part(const LatteArguments& arguments, PartRows<const double> p
     const double sink = block.terms.sink_weight(r, part.maximum(r));
     const double inverse = static_cast<double>(arguments.value_scale) / (part.weight(r) + sink);
     float* out = block.out + r * block.out_stride;
-    for (Index c = 0; c < block.value_dim; ++c)
-      out[c] = any ? static_cast<float>(part.sums(r)[c] * inverse) : 0.0f;
+    if (any)
+      write_scaled<L>(part.sums(r), block.value_dim, inverse, out);
+    else
+      write_zeros(block.value_dim, out);
   }
 }
 

@@ -130,16 +130,36 @@ template <class L>
 inline constexpr FieldDistances<L> field_distances{};
 
 // Encodes a row for tables, four bytes a step: where the byte's table begins, or where those of its
-// two levels do.
+// two levels do. Each threshold that one of the two reaches moves it on.
 template <class L>
 LOWATT_ALWAYS_INLINE void encode_table_row(const float* x, Index dim, int planes,
                                            const float* thresholds, std::uint8_t* row) noexcept {
-  encode_levels<L>(x, nullptr, dim, planes, thresholds,
-                   [=](Index first, Index count, std::uint64_t word) noexcept {
-                     write_steps(row, first, count, word, [](std::uint32_t byte) noexcept {
-                       return Ops<L>::looks_up_64 ? byte * 64 : (byte & 7) << 4 | (byte >> 3) << 20;
-                     });
-                   });
+  using Op = Ops<L>;
+  using Float = typename Op::Float;
+  const Float of_low(Op::looks_up_64 ? 0x1p6f : 0x1p4f),
+      of_high(Op::looks_up_64 ? 0x1p9f : 0x1p20f);
+  for_channels(x, nullptr, dim, [&](Index c, Index count, const float* values) noexcept {
+    const Index steps = level_row_bytes(planes, count);
+    constexpr Index most_steps = channel_chunk / 2;
+    constexpr int vectors = static_cast<int>(most_steps) / Op::lanes;
+    Float begin[vectors];
+    LOWATT_UNROLL
+    for (int v = 0; v < vectors; ++v) begin[v] = Float(0.0f);
+    for (int t = 0; t < planes; ++t) {
+      const Float threshold(thresholds[t]);
+      LOWATT_UNROLL
+      for (int v = 0; v < vectors; ++v) {
+        const float* low = values + v * Op::lanes;
+        begin[v] = Op::add_not_below(begin[v], Float::load_unaligned(low), threshold, of_low);
+        begin[v] =
+            Op::add_not_below(begin[v], Float::load_unaligned(low + steps), threshold, of_high);
+      }
+    }
+    std::uint32_t fours[most_steps];
+    LOWATT_UNROLL
+    for (int v = 0; v < vectors; ++v) Op::store(fours + v * Op::lanes, Op::round_i32(begin[v]));
+    copy_first(row + level_row_bytes(planes, c) * broadcast_bytes, fours, steps);
+  });
 }
 
 // Encodes a row for minima: each level four times, so that it is broadcast from memory, then the

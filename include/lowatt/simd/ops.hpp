@@ -55,14 +55,16 @@
 //                  nonzero_lanes(a): bit l set where lane l is not 0
 //   float          multiply_add(a, b, c) = a*b + c, fused where the level has it; round_i32 half
 //                  to even; to_float (of 32-bit lanes); load_i8_as_float (`lanes` signed bytes);
-//                  quotient(a, divisor, inverse) of doubles: a / divisor, for integer divisors
-//                  below 2^49 of which inverse is the reciprocal;
 //                  load_f16, store_f16 (`lanes` numbers of half precision, as core/half.hpp);
 //                  add_above(sum, x, y, term): sum, and term added where x > y;
+//                  add_not_below: the same where x >= y;
 //                  multiply_add_above(sum, x, y, a, b): the same with a*b; sign: -1, 0 or 1, of NaN
 //                  0; load_lanes, store_lanes: the first `count` < lanes floats alone; others load
 //                  as
 //                  0
+//   double         Double: half as many; to_double of as many int32 or float, store_as_float;
+//                  quotient(a, divisor, inverse): a / divisor, for integer divisors below 2^49 of
+//                  which inverse is the reciprocal
 //   where dot4_parts is 1 (from avx512icl on): store_bytes(p, a, shift): the lowest byte of every
 //                  lane after a shift to the right; separate4(a): four registers in the order that
 //                  interleave4 leaves, back in the order of dims
@@ -109,10 +111,12 @@ struct TwiceSubtracted {
 // power of two, is exact. Adding remainder * inverse, of relative error 2^-53, leaves an error
 // below 2^-51 ulp. But a / divisor lies at least 1/(4 divisor) ulp from any number half-way between
 // two doubles: such a number has 54 significant bits, its product with divisor as many or more, and
-// a has 53.
-LOWATT_ALWAYS_INLINE double fused_quotient(double a, double divisor, double inverse) noexcept {
-  const double near = a * inverse;
-  return __builtin_fma(__builtin_fma(-near, divisor, a), inverse, near);
+// a has 53. `fused` is a multiply_add of one rounding.
+template <class Double, class Fused>
+LOWATT_ALWAYS_INLINE Double fused_quotient(Double a, Double divisor, Double inverse,
+                                           Fused&& fused) noexcept {
+  const Double near = a * inverse;
+  return fused(fused(near, -divisor, a), inverse, near);
 }
 
 LOWATT_ALWAYS_INLINE std::int32_t load_i32(const void* four_bytes) noexcept {

@@ -11,6 +11,7 @@ template <>
 struct Ops<arch::avx2> {
   using Register = __m256i;
   using Float = xsimd::batch<float, xsimd::avx2>;
+  using Double = xsimd::batch<double, xsimd::avx2>;
   static constexpr int bytes = 32;
   static constexpr int lanes = 8;
   static constexpr int block_vectors = 2;
@@ -79,9 +80,10 @@ struct Ops<arch::avx2> {
     for (int first = 0; first < used; first += 16) {
       const Register part = _mm256_broadcastsi128_si256(
           _mm_loadu_si128(reinterpret_cast<const __m128i*>(table + first)));
-      const Register inside =
-          _mm256_adds_epu8(_mm256_sub_epi8(index, fill_u8(first)), fill_u8(0x70));
+      // Indices from 16 on have the top bit, which gives 0, as have those that passed below 0.
+      const Register inside = _mm256_adds_epu8(index, fill_u8(0x70));
       value = _mm256_or_si256(value, _mm256_shuffle_epi8(part, inside));
+      index = _mm256_sub_epi8(index, fill_u8(16));
     }
     return value;
   }
@@ -284,11 +286,22 @@ struct Ops<arch::avx2> {
   static LOWATT_ALWAYS_INLINE Float multiply_add(Float a, Float b, Float c) noexcept {
     return _mm256_fmadd_ps(a, b, c);
   }
-  static LOWATT_ALWAYS_INLINE double quotient(double a, double divisor, double inverse) noexcept {
-    return fused_quotient(a, divisor, inverse);
-  }
   static LOWATT_ALWAYS_INLINE Register round_i32(Float a) noexcept { return _mm256_cvtps_epi32(a); }
   static LOWATT_ALWAYS_INLINE Float to_float(Register a) noexcept { return _mm256_cvtepi32_ps(a); }
+  static LOWATT_ALWAYS_INLINE Double to_double(const std::int32_t* p) noexcept {
+    return _mm256_cvtepi32_pd(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static LOWATT_ALWAYS_INLINE Double to_double(const float* p) noexcept {
+    return _mm256_cvtps_pd(_mm_loadu_ps(p));
+  }
+  static LOWATT_ALWAYS_INLINE void store_as_float(float* p, Double a) noexcept {
+    _mm_storeu_ps(p, _mm256_cvtpd_ps(a));
+  }
+  static LOWATT_ALWAYS_INLINE Double quotient(Double a, Double divisor, Double inverse) noexcept {
+    return fused_quotient(a, divisor, inverse, [](Double x, Double y, Double z) {
+      return Double(_mm256_fmadd_pd(x, y, z));
+    });
+  }
   static LOWATT_ALWAYS_INLINE Float load_i8_as_float(const void* p) noexcept {
     return _mm256_cvtepi32_ps(
         _mm256_cvtepi8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(p))));
@@ -311,6 +324,10 @@ struct Ops<arch::avx2> {
   }
   static LOWATT_ALWAYS_INLINE Float add_above(Float sum, Float x, Float y, Float term) noexcept {
     return _mm256_add_ps(sum, _mm256_and_ps(_mm256_cmp_ps(x, y, _CMP_GT_OQ), term));
+  }
+  static LOWATT_ALWAYS_INLINE Float add_not_below(Float sum, Float x, Float y,
+                                                  Float term) noexcept {
+    return _mm256_add_ps(sum, _mm256_and_ps(_mm256_cmp_ps(x, y, _CMP_GE_OQ), term));
   }
   static LOWATT_ALWAYS_INLINE Float multiply_add_above(Float sum, Float x, Float y, Float a,
                                                        Float b) noexcept {

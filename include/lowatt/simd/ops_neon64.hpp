@@ -13,6 +13,7 @@ template <>
 struct Ops<arch::neon64> {
   using Register = uint8x16_t;
   using Float = xsimd::batch<float, xsimd::neon64>;
+  using Double = xsimd::batch<double, xsimd::neon64>;
   static constexpr int bytes = 16;
   static constexpr int lanes = 4;
   static constexpr int block_vectors = 4;
@@ -374,14 +375,24 @@ struct Ops<arch::neon64> {
   static LOWATT_ALWAYS_INLINE Float multiply_add(Float a, Float b, Float c) noexcept {
     return vfmaq_f32(c, a, b);
   }
-  static LOWATT_ALWAYS_INLINE double quotient(double a, double divisor, double inverse) noexcept {
-    return fused_quotient(a, divisor, inverse);
-  }
   static LOWATT_ALWAYS_INLINE Register round_i32(Float a) noexcept {
     return bits(vcvtnq_s32_f32(a));
   }
   static LOWATT_ALWAYS_INLINE Float to_float(Register a) noexcept {
     return vcvtq_f32_s32(s32(a));
+  }
+  static LOWATT_ALWAYS_INLINE Double to_double(const std::int32_t* p) noexcept {
+    return vcvtq_f64_s64(vmovl_s32(vld1_s32(p)));
+  }
+  static LOWATT_ALWAYS_INLINE Double to_double(const float* p) noexcept {
+    return vcvt_f64_f32(vld1_f32(p));
+  }
+  static LOWATT_ALWAYS_INLINE void store_as_float(float* p, Double a) noexcept {
+    vst1_f32(p, vcvt_f32_f64(a));
+  }
+  static LOWATT_ALWAYS_INLINE Double quotient(Double a, Double divisor, Double inverse) noexcept {
+    return fused_quotient(a, divisor, inverse,
+                          [](Double x, Double y, Double z) { return Double(vfmaq_f64(z, x, y)); });
   }
   static LOWATT_ALWAYS_INLINE Float load_i8_as_float(const void* p) noexcept {
     const int8x8_t four = vreinterpret_s8_s32(vdup_n_s32(load_i32(p)));
@@ -412,6 +423,10 @@ struct Ops<arch::neon64> {
   }
   static LOWATT_ALWAYS_INLINE Float add_above(Float sum, Float x, Float y, Float term) noexcept {
     return vaddq_f32(sum, where(vcgtq_f32(x, y), term));
+  }
+  static LOWATT_ALWAYS_INLINE Float add_not_below(Float sum, Float x, Float y,
+                                                  Float term) noexcept {
+    return vaddq_f32(sum, where(vcgeq_f32(x, y), term));
   }
   static LOWATT_ALWAYS_INLINE Float multiply_add_above(Float sum, Float x, Float y, Float a,
                                                        Float b) noexcept {

@@ -11,6 +11,7 @@ template <>
 struct Ops<arch::sse2> {
   using Register = __m128i;
   using Float = xsimd::batch<float, xsimd::sse2>;
+  using Double = xsimd::batch<double, xsimd::sse2>;
   static constexpr int bytes = 16;
   static constexpr int lanes = 4;
   static constexpr int block_vectors = 2;
@@ -274,11 +275,20 @@ struct Ops<arch::sse2> {
   static LOWATT_ALWAYS_INLINE Float multiply_add(Float a, Float b, Float c) noexcept {
     return a * b + c;
   }
-  static LOWATT_ALWAYS_INLINE double quotient(double a, double divisor, double) noexcept {
-    return a / divisor;
-  }
   static LOWATT_ALWAYS_INLINE Register round_i32(Float a) noexcept { return _mm_cvtps_epi32(a); }
   static LOWATT_ALWAYS_INLINE Float to_float(Register a) noexcept { return _mm_cvtepi32_ps(a); }
+  static LOWATT_ALWAYS_INLINE Double to_double(const std::int32_t* p) noexcept {
+    return _mm_cvtepi32_pd(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  }
+  static LOWATT_ALWAYS_INLINE Double to_double(const float* p) noexcept {
+    return _mm_setr_pd(static_cast<double>(p[0]), static_cast<double>(p[1]));
+  }
+  static LOWATT_ALWAYS_INLINE void store_as_float(float* p, Double a) noexcept {
+    _mm_storel_pi(reinterpret_cast<__m64*>(p), _mm_cvtpd_ps(a));
+  }
+  static LOWATT_ALWAYS_INLINE Double quotient(Double a, Double divisor, Double) noexcept {
+    return a / divisor;
+  }
   static LOWATT_ALWAYS_INLINE Float load_i8_as_float(const void* p) noexcept {
     const Register four = _mm_cvtsi32_si128(load_i32(p));
     const Register words = _mm_unpacklo_epi8(four, four);
@@ -309,6 +319,10 @@ struct Ops<arch::sse2> {
   }
   static LOWATT_ALWAYS_INLINE Float add_above(Float sum, Float x, Float y, Float term) noexcept {
     return _mm_add_ps(sum, _mm_and_ps(_mm_cmpgt_ps(x, y), term));
+  }
+  static LOWATT_ALWAYS_INLINE Float add_not_below(Float sum, Float x, Float y,
+                                                  Float term) noexcept {
+    return _mm_add_ps(sum, _mm_and_ps(_mm_cmpge_ps(x, y), term));
   }
   static LOWATT_ALWAYS_INLINE Float multiply_add_above(Float sum, Float x, Float y, Float a,
                                                        Float b) noexcept {

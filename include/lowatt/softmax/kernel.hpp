@@ -24,6 +24,7 @@
 #include "../core/part.hpp"
 #include "../quant/query_scales.hpp"
 #include "../simd/exp2.hpp"
+#include "../simd/write_row.hpp"
 #include "pack.hpp"
 #include "pack_half.hpp"
 #include "pack_int8.hpp"
@@ -325,6 +326,7 @@ void softmax_finish(const SoftmaxArguments& arguments) noexcept {
   const double unit = std::is_same_v<typename Storage::Layout, SoftmaxInt8Layout>
                           ? static_cast<double>(arguments.value_scale)
                           : 1.0;
+  if (sums.state->has_total) sums.fold(block.rows);
   for (Index r = 0; r < block.rows; ++r) {
     const auto sum = sums.row(r);
     double weights = 0;
@@ -334,8 +336,12 @@ void softmax_finish(const SoftmaxArguments& arguments) noexcept {
     const double inverse = unit / (weights + block.terms.sink_weight(r, maximum));
     const bool any = block.visible_count(r) > 0;
     float* out = block.out + r * block.out_stride;
-    for (Index c = 0; c < block.value_dim; ++c)
-      out[c] = any ? static_cast<float>(sum(c) * inverse) : 0.0f;
+    if (!any)
+      write_zeros(block.value_dim, out);
+    else if (sums.state->has_total)
+      write_scaled<L>(sums.total + r * sums.stride, block.value_dim, inverse, out);
+    else
+      write_scaled<L>(sums.recent + r * sums.stride, block.value_dim, inverse, out);
   }
 }
 
@@ -365,8 +371,10 @@ void softmax_finish_part(const SoftmaxArguments& arguments, PartRows<const doubl
     const double inverse = unit / (part.weight(r) + sink);
     const bool any = block.visible_count(r) > 0;
     float* out = block.out + r * block.out_stride;
-    for (Index c = 0; c < block.value_dim; ++c)
-      out[c] = any ? static_cast<float>(part.sums(r)[c] * inverse) : 0.0f;
+    if (any)
+      write_scaled<L>(part.sums(r), block.value_dim, inverse, out);
+    else
+      write_zeros(block.value_dim, out);
   }
 }
 
