@@ -156,9 +156,10 @@ TEST(Bitformer, ManyKeys) {
   }
 }
 
+// With few rows keys are split; with 33 they are not, and a block's sums move to 64 bits.
 TEST(Bitformer, ManyKeysOfManyRows) {
   for (const Index keys : {66312, 131073}) {
-    const Case c{{1, 1, 1, 17, keys, 8, 20}, true};
+    const Case c{{1, 1, 1, 33, keys, 8, 20}, true};
     Inputs inputs(c);
     inputs.v.for_each([](float& x) { x = 1; });
     expect_exact({.temperature = 0.0}, c, inputs);

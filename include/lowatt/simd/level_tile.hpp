@@ -129,8 +129,9 @@ struct FieldDistances {
 template <class L>
 inline constexpr FieldDistances<L> field_distances{};
 
-// Encodes a row for tables, four bytes a step: where the byte's table begins, or where those of its
-// two levels do. Each threshold that one of the two reaches moves it on.
+// Encodes a row for tables, four bytes a step: where the byte's table begins, or in 16 bits each
+// where those of its two levels do. Each threshold that a channel reaches moves that on by what is
+// between the tables of two levels. Sums are below 2^24: float holds them exactly.
 template <class L>
 LOWATT_ALWAYS_INLINE void encode_table_row(const float* x, Index dim, int planes,
                                            const float* thresholds, std::uint8_t* row) noexcept {

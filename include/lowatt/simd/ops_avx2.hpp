@@ -72,15 +72,15 @@ struct Ops<arch::avx2> {
   static LOWATT_ALWAYS_INLINE Register shuffle16(Register table, Register index) noexcept {
     return _mm256_shuffle_epi8(table, index);
   }
-  // Sixteen entries per shuffle. Adding 0x70 with saturation sets the top bit of every index
-  // outside the sixteen, for which the shuffle yields zero.
+  // Sixteen entries per shuffle, each time of an index that is 16 less. Adding 0x70 with saturation
+  // sets the top bit of every index outside the sixteen, for which the shuffle yields zero. An
+  // index that has passed below 0 stays outside: it goes down by at most 240.
   static LOWATT_ALWAYS_INLINE Register lookup_u8(const std::uint8_t* table, int used,
                                                  Register index) noexcept {
     Register value = zero();
     for (int first = 0; first < used; first += 16) {
       const Register part = _mm256_broadcastsi128_si256(
           _mm_loadu_si128(reinterpret_cast<const __m128i*>(table + first)));
-      // Indices from 16 on have the top bit, which gives 0, as have those that passed below 0.
       const Register inside = _mm256_adds_epu8(index, fill_u8(0x70));
       value = _mm256_or_si256(value, _mm256_shuffle_epi8(part, inside));
       index = _mm256_sub_epi8(index, fill_u8(16));

@@ -80,7 +80,6 @@ struct Ops<arch::avx512> {
     for (int first = 0; first < used; first += 16) {
       const Register part =
           _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table + first)));
-      // Indices from 16 on have the top bit, which gives 0, as have those that passed below 0.
       const Register inside = _mm512_adds_epu8(index, fill_u8(0x70));
       value = _mm512_or_si512(value, _mm512_shuffle_epi8(part, inside));
       index = _mm512_sub_epi8(index, fill_u8(16));

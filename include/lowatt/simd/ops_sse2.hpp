@@ -281,7 +281,7 @@ struct Ops<arch::sse2> {
     return _mm_cvtepi32_pd(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
   }
   static LOWATT_ALWAYS_INLINE Double to_double(const float* p) noexcept {
-    return _mm_setr_pd(static_cast<double>(p[0]), static_cast<double>(p[1]));
+    return _mm_cvtps_pd(_mm_castsi128_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
   }
   static LOWATT_ALWAYS_INLINE void store_as_float(float* p, Double a) noexcept {
     _mm_storel_pi(reinterpret_cast<__m64*>(p), _mm_cvtpd_ps(a));

@@ -1,12 +1,14 @@
 // How sums of a row become the floats of an output: in double, rounded once.
 #pragma once
 
+#include <type_traits>
+
 #include "ops.hpp"
 
 namespace lowatt {
 
-// out[c] = of_sum(sums[c]) for c < dims, where of_sum is from Ops<L>::Double to the same. Numbers
-// that have no conversion of their own, 64 bits wide, take the way of memory: few calls have them.
+// out[c] = of_sum(sums[c]) for c < dims, where of_sum is from Ops<L>::Double to the same. Integers
+// of 64 bits are left to the compiler, which finds what a level has for them.
 template <class L, class Number, class OfSum>
 LOWATT_ALWAYS_INLINE void write_row(const Number* sums, Index dims, float* out,
                                     OfSum&& of_sum) noexcept {
@@ -16,10 +18,12 @@ LOWATT_ALWAYS_INLINE void write_row(const Number* sums, Index dims, float* out,
   const auto load = [=](const Number* from) __attribute__((always_inline)) {
     if constexpr (sizeof(Number) == 4) {
       return Op::to_double(from);
+    } else if constexpr (std::is_same_v<Number, double>) {
+      return Double::load_unaligned(from);
     } else {
-      double wide[lanes];
-      for (Index i = 0; i < lanes; ++i) wide[i] = static_cast<double>(from[i]);
-      return Double::load_unaligned(wide);
+      double converted[lanes];
+      for (Index i = 0; i < lanes; ++i) converted[i] = static_cast<double>(from[i]);
+      return Double::load_unaligned(converted);
     }
   };
   Index c = 0;
