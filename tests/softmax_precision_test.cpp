@@ -1,4 +1,5 @@
 // Softmax attention at bf16, f16 and int8 against float64 on the same rounded inputs.
+#include <algorithm>
 #include <lowatt/softmax/reference.hpp>
 
 #include "support/float_check.hpp"
@@ -213,12 +214,13 @@ TEST(SoftmaxInt8, OverflowEdgeSaturated) {
       for (const Index queries : {2, 20}) {
         const Case c{{1, 1, 1, queries, 70, d, 3}};
         Inputs inputs(c);
-        const auto sign = [](Index row) { return row % 2 == 0 ? 1.0f : -1.0f; };
-        for (Index i = 0; i < d; ++i) {
-          for (Index t = 0; t < queries; ++t) inputs.q.view().row(0, 0, t)[i] = sign(t);
-          for (Index t = 0; t < 70; ++t) inputs.k.view().row(0, 0, t)[i] = sign(t);
-          inputs.k.view().row(0, 0, 2)[0] = -1;
-        }
+        const auto fill = [](const auto& rows) {
+          for (Index t = 0; t < rows.tokens; ++t)
+            std::fill_n(rows.row(0, 0, t), rows.dim, t % 2 == 0 ? 1.0f : -1.0f);
+        };
+        fill(inputs.q.view());
+        fill(inputs.k.view());
+        inputs.k.view().row(0, 0, 2)[0] = -1;
         expect_near({.scale = scale, .precision = Precision::int8}, c, inputs);
       }
     }
