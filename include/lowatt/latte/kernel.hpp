@@ -11,15 +11,15 @@
 //
 // Lives on    vpdpbusd: one for 4 dims of 16 pairs in the first pass. Of a survivor, 64 dims of the
 //             key take a load, a vpdpbusd and three instructions of a transposing sum, one of them
-//             a shuffle; 64 dims of the value two unpacks and two vpdpbusd (three with weights of
-//             24 bits). Below avx512icl dot products are maddubs + madd (nibbles) and two madd
-//             (bytes), and values take a conversion and a multiply-add per register.
+//             a shuffle; 64 dims of the value two unpacks and two vpdpbusd (three or four with
+//             weights of 24 or 32 bits). Below avx512icl dot products are maddubs + madd (nibbles)
+//             and two madd (bytes), and values take a conversion and a multiply-add per register.
 // Layout      pack.hpp; the same for prefill and decode and at every level.
 // Exactness   scores, maximum and survivors are integers, the same on every level.
 // Accuracy    relative L2 error 2e-3 against double on the same integers and survivors, and more
 //             where values of blocks that dense.hpp takes all but cancel. Weights are float32,
-//             or integers of 16 or 24 bits where those of a row's survivors in a batch are all so
-//             large that rounding changes none by more than 2^-10 of itself: small weights never
+//             or integers of 16, 24 or 32 bits where those of a row's survivors in a batch are all
+//             so large that rounding changes none by more than 2^-10 of itself: small weights never
 //             vanish, however many there are. In dense.hpp they are bf16.
 // Overflow    scores have 16 bits up to latte_most_narrow_head_dim, else 32; the largest exact sum
 //             is that of 255 * 127 over head_dim: 32 bits hold latte_most_head_dim. Sums of integer

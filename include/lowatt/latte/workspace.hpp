@@ -40,11 +40,10 @@ struct LatteSegment {
   std::int32_t most = 0;  // of its row's dot products so far
   float keep = 0;         // what was summed so far shrinks by this much
   bool is_first = false;  // there is nothing summed so far
-  int weight_bytes = 0;   // of weights as integers; 0 for float32
 };
 
 // Most bytes of a weight as an integer.
-inline constexpr int latte_most_weight_bytes = 3;
+inline constexpr int latte_most_weight_bytes = 4;
 
 // Of scores in the workspace: one cache line more, lest rows compete for the same places in the
 // cache.
