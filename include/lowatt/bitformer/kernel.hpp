@@ -365,6 +365,9 @@ template <class L>
   bitformer_weigh<L>(arguments, counted, static_cast<std::uint16_t>(workspace.sums.minimum[r]), p);
 }
 
+// Key groups of a tile.
+inline constexpr Index tile_value_groups = tile_keys / value_group;
+
 // P of Rows rows with the tiles of a batch, in two parts that dot4_narrow can take. The second one
 // is 0 but for neighbours of which one has half the largest weight or more and both together more
 // than the largest.
@@ -373,19 +376,22 @@ struct BitformerWeights {
   static constexpr bool has_rest = Ops<L>::narrow_weight < 255;
   using Bytes = std::uint8_t[Rows][BitformerBatch::most][tile_keys];
   alignas(64) Bytes bytes, rest;
-  std::uint32_t rest_groups[Rows][BitformerBatch::most];  // key groups that have a rest, as bits
+  // Key groups of each row that have a rest, as bits: one word for all tiles, since every loop over
+  // bits ends where the processor does not expect it.
+  static_assert(BitformerBatch::most * tile_value_groups <= 64);
+  std::uint64_t rest_groups[Rows];
 };
 
 // Finds P of Rows rows from `first` on and adds it to their partial sums of P, one lane each.
 // Returns how many key groups have a rest. Cuts: distances may have been cut; the check takes 5% of
 // the time where they cannot.
 template <class L, class Distance, int Rows, bool Cuts>
-Index bitformer_weigh_batch(const BitformerArguments& arguments, const BitformerBatch& batch,
+Index bitformer_weigh_batch(const BitformerArguments& arguments,
+                            const BitformerWorkspace& workspace, const BitformerBatch& batch,
                             Index first, BitformerWeights<L, Rows>& weights) noexcept {
   using Op = Ops<L>;
   using Register = typename Op::Register;
   const BlockArguments& block = arguments.block;
-  const BitformerWorkspace workspace(arguments);
   const BitformerSums& sums = workspace.sums;
   Index rests = 0;
   for (int r = 0; r < Rows; ++r) {
@@ -393,6 +399,7 @@ Index bitformer_weigh_batch(const BitformerArguments& arguments, const Bitformer
     const bool weighs_cut = Cuts && arguments.weighs_cut(minimum);
     std::int32_t* total = sums.sums + (first + r) * sums.stride + sums.dims;
     Register sum = Op::load(total);
+    std::uint64_t groups = 0;
     for (Index t = 0; t < batch.count; ++t) {
       std::uint8_t* p = weights.bytes[r][t];
       const Index position = batch.position[t];
@@ -403,7 +410,6 @@ Index bitformer_weigh_batch(const BitformerArguments& arguments, const Bitformer
         if (weighs_cut && has_cut_distance<L>(distances))
           bitformer_weigh_again<L>(arguments, workspace, first + r, position, p);
       if (!batch.is_full[t]) hide(p, block.visible_word(first + r, position), std::uint8_t{0});
-      std::uint32_t groups = 0;
       for (Index j = 0; j < tile_keys; j += Op::bytes) {
         const Register whole = Op::load(p + j);
         sum = Op::dot4_narrow(sum, whole, Op::fill_u8(1));
@@ -412,13 +418,13 @@ Index bitformer_weigh_batch(const BitformerArguments& arguments, const Bitformer
           const Register rest = Op::bit_and(above, Op::wide_pairs(whole));
           Op::store(p + j, Op::subtract_u8(whole, rest));
           Op::store(weights.rest[r][t] + j, rest);
-          groups |= Op::nonzero_lanes(rest) << j / value_group;
+          groups |= std::uint64_t{Op::nonzero_lanes(rest)} << (t * tile_keys + j) / value_group;
         }
       }
-      if constexpr (BitformerWeights<L, Rows>::has_rest) {
-        weights.rest_groups[r][t] = groups;
-        rests += __builtin_popcount(groups);
-      }
+    }
+    if constexpr (BitformerWeights<L, Rows>::has_rest) {
+      weights.rest_groups[r] = groups;
+      rests += __builtin_popcountll(groups);
     }
     Op::store(total, sum);
   }
@@ -476,30 +482,47 @@ LOWATT_ALWAYS_INLINE void bitformer_add_rows(
     bitformer_add_values<L, Rows, 1>(batch, weights, v, is_first, sums, stride);
 }
 
-// Adds what the rests of P weigh, key group by key group, to Vectors registers of dims from
+// Adds what the rests of a row's P weigh, key group by key group, to Vectors registers of dims from
 // `vector` on.
-template <class L, int Rows, int Vectors>
-void bitformer_add_rests(const BitformerBatch& batch, const BitformerWeights<L, Rows>& weights,
-                         Index vector, std::int32_t* sums, Index stride) noexcept {
+template <class L, int Vectors>
+LOWATT_ALWAYS_INLINE void bitformer_add_rests(const BitformerBatch& batch, std::uint64_t groups,
+                                              const std::uint8_t (*rest)[tile_keys], Index vector,
+                                              std::int32_t* sums) noexcept {
   using Op = Ops<L>;
   using Register = typename Op::Register;
+  std::int32_t* at = sums + vector * Op::lanes;
+  Register sum[Vectors];
+  LOWATT_UNROLL
+  for (int v = 0; v < Vectors; ++v) sum[v] = Op::load(at + v * Op::lanes);
+  for (; groups != 0; groups &= groups - 1) {
+    const Index group = __builtin_ctzll(groups), t = group / tile_value_groups,
+                in_tile = group % tile_value_groups;
+    const Register weight = Op::broadcast4(rest[t] + in_tile * value_group);
+    const std::byte* values = batch.data[t] + in_tile * value_group_stride;
+    LOWATT_UNROLL
+    for (int v = 0; v < Vectors; ++v)
+      sum[v] =
+          Op::dot4_narrow(sum[v], weight, Op::load(values + value_vector_offset<L>(vector + v)));
+  }
+  LOWATT_UNROLL
+  for (int v = 0; v < Vectors; ++v) Op::store(at + v * Op::lanes, sum[v]);
+}
+
+// The same for all rows and all `vectors` registers.
+template <class L, int Rows>
+void bitformer_add_few_rests(const BitformerBatch& batch, const BitformerWeights<L, Rows>& weights,
+                             Index vectors, std::int32_t* sums, Index stride) noexcept {
   for (int r = 0; r < Rows; ++r) {
-    std::int32_t* row = sums + r * stride + vector * Op::lanes;
-    Register sum[Vectors];
-    LOWATT_UNROLL
-    for (int v = 0; v < Vectors; ++v) sum[v] = Op::load(row + v * Op::lanes);
-    for (Index t = 0; t < batch.count; ++t)
-      for (std::uint32_t left = weights.rest_groups[r][t]; left != 0; left &= left - 1) {
-        const Index group = __builtin_ctz(left);
-        const Register weight = Op::broadcast4(weights.rest[r][t] + group * value_group);
-        const std::byte* values = batch.data[t] + group * value_group_stride;
-        LOWATT_UNROLL
-        for (int v = 0; v < Vectors; ++v)
-          sum[v] = Op::dot4_narrow(sum[v], weight,
-                                   Op::load(values + value_vector_offset<L>(vector + v)));
-      }
-    LOWATT_UNROLL
-    for (int v = 0; v < Vectors; ++v) Op::store(row + v * Op::lanes, sum[v]);
+    const std::uint64_t groups = weights.rest_groups[r];
+    if (groups == 0) continue;
+    Index v = 0;
+    const auto add = [&]<int Vectors>() __attribute__((always_inline)) {
+      for (; v + Vectors <= vectors; v += Vectors)
+        bitformer_add_rests<L, Vectors>(batch, groups, weights.rest[r], v, sums + r * stride);
+    };
+    add.template operator()<8>();
+    add.template operator()<4>();
+    add.template operator()<1>();
   }
 }
 
@@ -518,14 +541,16 @@ LOWATT_ALWAYS_INLINE void for_bitformer_batches(const BitformerArguments& argume
 
 template <class L, class Distance>
 void bitformer_accumulate_of(const BitformerArguments& arguments) noexcept {
-  const BitformerSums sums = BitformerWorkspace(arguments).sums;
+  const BitformerWorkspace workspace(arguments);
+  const BitformerSums& sums = workspace.sums;
   const Index vectors = sums.dims / Ops<L>::lanes;
   const bool cuts_distances = arguments.cuts_distances();
   for_bitformer_batches(arguments, sums, [&](const BitformerBatch& batch, bool is_first) noexcept {
     for_rows(arguments.block.rows, [&]<int Rows>(Index r) noexcept {
       BitformerWeights<L, Rows> weights;
       const auto weigh = [&]<bool Cuts>() noexcept {
-        return bitformer_weigh_batch<L, Distance, Rows, Cuts>(arguments, batch, r, weights);
+        return bitformer_weigh_batch<L, Distance, Rows, Cuts>(arguments, workspace, batch, r,
+                                                              weights);
       };
       Index rests = 0;
       if (sizeof(Distance) == 1 && cuts_distances)
@@ -535,16 +560,11 @@ void bitformer_accumulate_of(const BitformerArguments& arguments) noexcept {
       std::int32_t* row_sums = sums.sums + r * sums.stride;
       bitformer_add_rows<L, Rows>(batch, weights.bytes, vectors, is_first, row_sums, sums.stride);
       // Many rests are better added like the first parts.
-      constexpr Index groups = Rows * tile_keys / value_group;
+      constexpr Index groups = Rows * tile_value_groups;
       if (rests > groups * batch.count / 2) {
         bitformer_add_rows<L, Rows>(batch, weights.rest, vectors, false, row_sums, sums.stride);
       } else if (rests > 0) {
-        constexpr int together = 4;
-        Index v = 0;
-        for (; v + together <= vectors; v += together)
-          bitformer_add_rests<L, Rows, together>(batch, weights, v, row_sums, sums.stride);
-        for (; v < vectors; ++v)
-          bitformer_add_rests<L, Rows, 1>(batch, weights, v, row_sums, sums.stride);
+        bitformer_add_few_rests<L, Rows>(batch, weights, vectors, row_sums, sums.stride);
       }
     });
   });
