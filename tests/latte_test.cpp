@@ -1,4 +1,5 @@
 // LATTE against its reference: survivors counted exactly, outputs within the stated error.
+#include <algorithm>
 #include <numeric>
 
 #include <lowatt/latte/reference.hpp>
@@ -188,6 +189,43 @@ TEST(Latte, SmallWeightsOfManyQueries) {
   for (int step = 1; step <= 64; ++step) {
     const double scale = std::log(2.0) * step / 16 * 127 / (64 * 32);
     expect_near({.scale = scale, .theta = 1e3}, c, inputs, 0x1p-8 + 1e-4);
+  }
+}
+
+// A query has the same bits alone and beside others, whose weights need other widths and whose
+// survivors fill the same batches.
+TEST(Latte, QueriesDoNotDependOnEachOther) {
+  constexpr Index queries = 14, dim = 72;  // fewer than where dense work may take their place
+  const Case c{{1, 1, 1, queries, 700, 64, dim}};
+  Inputs inputs(c);
+  const View<float> q = inputs.q.view(), out = inputs.out.view();
+  for (Index t = 0; t < queries; ++t)
+    for (Index i = 0; i < q.dim; ++i) q.row(0, 0, t)[i] *= static_cast<float>(1 + t % 7);
+  const auto attend = [&](Index first, Index count, const lowatt::Options& options) {
+    View<const float> some = q;
+    View<float> outputs = out;
+    some.data = q.row(0, 0, first);
+    outputs.data = out.row(0, 0, first);
+    some.tokens = outputs.tokens = count;
+    std::int64_t kept = 0;
+    lowatt::Options counted = options;
+    counted.kept = &kept;
+    lowatt::attend(Latte{.theta = 30.0}, some, inputs.k.view(), inputs.v.view(), outputs, counted);
+    return kept;
+  };
+  for (const lowatt::Level level : test::levels()) {
+    const auto kept = attend(0, queries, {.level = level});
+    std::vector<float> together;
+    for (Index t = 0; t < queries; ++t)
+      together.insert(together.end(), out.row(0, 0, t), out.row(0, 0, t) + dim);
+    std::int64_t alone = 0;
+    for (Index t = 0; t < queries; ++t) {
+      alone += attend(t, 1, {.level = level});
+      EXPECT_TRUE(std::equal(out.row(0, 0, t), out.row(0, 0, t) + dim, together.data() + t * dim))
+          << "query " << t << ", " << lowatt::level_name(level);
+    }
+    EXPECT_EQ(alone, kept);
+    EXPECT_GT(kept, queries * 256) << "no query has survivors for two batches";
   }
 }
 

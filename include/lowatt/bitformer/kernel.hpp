@@ -376,8 +376,8 @@ struct BitformerWeights {
   static constexpr bool has_rest = Ops<L>::narrow_weight < 255;
   using Bytes = std::uint8_t[Rows][BitformerBatch::most][tile_keys];
   alignas(64) Bytes bytes, rest;
-  // Key groups of each row that have a rest, as bits: one word for all tiles, since every loop over
-  // bits ends where the processor does not expect it.
+  // Key groups of each row that have a rest: bit 16 t + g is group g of tile t. One word for all
+  // tiles, since every loop over bits ends where the processor does not expect it.
   static_assert(BitformerBatch::most * tile_value_groups <= 64);
   std::uint64_t rest_groups[Rows];
 };

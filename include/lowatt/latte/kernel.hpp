@@ -22,9 +22,9 @@
 //             so large that rounding changes none by more than 2^-10 of itself: small weights never
 //             vanish, however many there are. In dense.hpp they are bf16.
 // Overflow    scores have 16 bits up to latte_most_narrow_head_dim, else 32; the largest exact sum
-//             is that of 255 * 127 over head_dim: 32 bits hold latte_most_head_dim. Sums of integer
-//             weights times values are those of one batch, and 32 bits hold them. Sums of weights
-//             are double across batches.
+//             is that of 255 * 127 over head_dim: 32 bits hold latte_most_head_dim. Sums of each
+//             byte of integer weights times values are those of one batch: 32 bits hold them. Sums
+//             of weights are double across batches.
 // Tails       queries are padded with zeros, values are when packed; hidden keys have the lowest
 //             score, below every limit.
 #pragma once

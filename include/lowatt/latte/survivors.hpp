@@ -75,14 +75,15 @@ void latte_add_values(const std::byte* const* rows, Index offset, const float* w
   }
 }
 
-// Weights as integers of so many bytes, in units of 1/latte_fixed_one: the largest float that 32
-// bits hold with a sign, where there are four. They are used where no weight is less than
-// 2^-latte_fixed_range, so that rounding changes none by more than 2^-10 of itself.
+// Weights as integers of so many bytes, in units of 1/latte_fixed_one. They are used where no
+// weight of a segment is less than 2^-latte_fixed_range, so that rounding changes none by more than
+// 2^-10 of itself. Of four bytes a sign takes one bit, and 2^31 - 1 is no float.
 template <int Bytes>
-inline constexpr float latte_fixed_one = Bytes < 4 ? (std::int64_t{1} << 8 * Bytes) - 1
-                                                   : 0x1.fffffep30f;
+inline constexpr float latte_fixed_one = static_cast<float>((1 << 8 * Bytes) - 1);
+template <>
+inline constexpr float latte_fixed_one<4> = 0x1.fffffep30f;
 template <int Bytes>
-inline constexpr float latte_fixed_range = Bytes < 4 ? 8 * Bytes - 9 : 22;
+inline constexpr float latte_fixed_range = (Bytes < 4 ? 8 * Bytes : 31) - 9;
 
 // latte_add_values with weights as integers, their bytes apart: [Bytes][latte_largest_batch], for
 // as many dims as Registers have bytes. Eight keys at a time: `rows` and weights are read up to
@@ -146,11 +147,10 @@ void latte_add_values_fixed(const std::byte* const* rows, Index offset,
 }
 
 // Softmax with a running maximum, which is an integer here: a segment's dot products, and how they
-// change what its row has so far. Returns how far its least weight is below the greatest, as powers
-// of two.
+// change what its row has so far.
 template <class L>
-LOWATT_ALWAYS_INLINE float latte_measure(const LatteWorkspace& workspace, Index head_dim,
-                                         LatteSegment& segment) noexcept {
+LOWATT_ALWAYS_INLINE void latte_measure(const LatteWorkspace& workspace, Index head_dim,
+                                        bool may_be_fixed, LatteSegment& segment) noexcept {
   const LatteRange range =
       latte_dots<L>(workspace.query + segment.row * workspace.query_stride, head_dim,
                     workspace.found + segment.begin, segment.count, workspace.dots + segment.begin);
@@ -161,7 +161,14 @@ LOWATT_ALWAYS_INLINE float latte_measure(const LatteWorkspace& workspace, Index 
   segment.is_first = previous == LatteWorkspace::no_key;
   const float unit = workspace.unit[segment.row];
   if (!segment.is_first) segment.keep = exp2<L>(static_cast<float>(previous - best) * unit);
-  return static_cast<float>(best - range.least) * unit;
+  segment.weight_bytes = 0;
+  if (may_be_fixed) {
+    const float farthest = static_cast<float>(best - range.least) * unit;
+    segment.weight_bytes = farthest <= latte_fixed_range<2>   ? 2
+                           : farthest <= latte_fixed_range<3> ? 3
+                           : farthest <= latte_fixed_range<4> ? 4
+                                                              : 0;
+  }
 }
 
 // Weights of a segment, in float32 and as integers of so many bytes, and their sum. Those past the
@@ -227,42 +234,43 @@ LOWATT_ALWAYS_INLINE void latte_add_segment(const LatteWorkspace& workspace, Ind
   add.template operator()<1>();
 }
 
-// The same for all segments of a batch. Step by step: one row's steps wait for each other, those of
-// several rows do not.
-template <class L, class Value, int Bytes>
-void latte_add_segments(const LatteWorkspace& workspace, Index value_offset,
-                        Index segments) noexcept {
-  const LatteSegment* const begin = workspace.segments;
-  const LatteSegment* const end = begin + segments;
-  for (const LatteSegment* s = begin; s < end; ++s) latte_weigh<L, Bytes>(workspace, *s);
-  for (const LatteSegment* s = begin; s < end; ++s)
-    latte_add_segment<L, Value, Bytes>(workspace, value_offset, *s);
-}
-
-// Adds a batch of survivors to the accumulators of their rows. All weights have as many bytes as
-// any needs: the processor would guess wrong what the next segment needs.
+// Adds a batch of survivors to the accumulators of their rows. Step by step for all of its rows:
+// one row's steps wait for each other, those of several rows do not. What one row's weights are
+// like does not depend on other rows: so its output does not, either.
 template <class L>
 void latte_add_batch(const LatteWorkspace& workspace, const BlockArguments& block,
                      const LatteTileLayout& layout, Index segments) noexcept {
-  float farthest = 0;
-  for (Index s = 0; s < segments; ++s) {
-    const float distance = latte_measure<L>(workspace, block.head_dim, workspace.segments[s]);
-    farthest = distance > farthest ? distance : farthest;
-  }
-  const Index offset = layout.value_offset;
-  if (layout.has_float_values) return latte_add_segments<L, float, 0>(workspace, offset, segments);
+  LatteSegment* const begin = workspace.segments;
+  LatteSegment* const end = begin + segments;
   // Where dot4 is one instruction, integers are faster than floats.
-  if constexpr (Ops<L>::dot4_parts == 1) {
-    if (workspace.value_stride >= Ops<L>::bytes) {
-      if (farthest <= latte_fixed_range<2>)
-        return latte_add_segments<L, std::int8_t, 2>(workspace, offset, segments);
-      if (farthest <= latte_fixed_range<3>)
-        return latte_add_segments<L, std::int8_t, 3>(workspace, offset, segments);
-      if (farthest <= latte_fixed_range<4>)
-        return latte_add_segments<L, std::int8_t, 4>(workspace, offset, segments);
+  const bool may_be_fixed = Ops<L>::dot4_parts == 1 && !layout.has_float_values &&
+                            workspace.value_stride >= Ops<L>::bytes;
+  for (LatteSegment* s = begin; s < end; ++s)
+    latte_measure<L>(workspace, block.head_dim, may_be_fixed, *s);
+  // Calls f.operator()<bytes of the segment's weights>().
+  const auto with_bytes = [](const LatteSegment& s, auto f) __attribute__((always_inline)) {
+    if constexpr (Ops<L>::dot4_parts == 1) {
+      if (s.weight_bytes == 2) return f.template operator()<2>();
+      if (s.weight_bytes == 3) return f.template operator()<3>();
+      if (s.weight_bytes == 4) return f.template operator()<4>();
     }
+    f.template operator()<0>();
+  };
+  for (const LatteSegment* s = begin; s < end; ++s)
+    with_bytes(
+        *s, [&]<int Bytes>()
+                __attribute__((always_inline)) { latte_weigh<L, Bytes>(workspace, *s); });
+  const Index offset = layout.value_offset;
+  if (layout.has_float_values) {
+    for (const LatteSegment* s = begin; s < end; ++s)
+      latte_add_segment<L, float, 0>(workspace, offset, *s);
+    return;
   }
-  latte_add_segments<L, std::int8_t, 0>(workspace, offset, segments);
+  for (const LatteSegment* s = begin; s < end; ++s)
+    with_bytes(
+        *s, [&]<int Bytes>() __attribute__((always_inline)) {
+          latte_add_segment<L, std::int8_t, Bytes>(workspace, offset, *s);
+        });
 }
 
 // Gathers survivors until there are enough for a batch.
@@ -277,7 +285,7 @@ class LatteGatherer {
   LOWATT_ALWAYS_INLINE void add(Index r, Index t, std::uint64_t survivors) noexcept {
     end_ += Ops<L>::store_addresses(survivors, block_.tiles.tile(t) + layout_.nibble_bytes,
                                     layout_.row_bytes, workspace_.found + end_);
-    if (end_ >= latte_batch) {
+    if (end_ - begin_ >= latte_batch) {
       close(r);
       work_off();
     }

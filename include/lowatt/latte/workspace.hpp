@@ -28,11 +28,12 @@ struct LatteArguments {
   Precision value_precision = Precision::int8;
 };
 
-// Survivors are worked off in batches: of several rows, or of one that has many. A batch has at
-// most so many when another tile is added; at the end of a row half of them will do.
+// Survivors are worked off in batches: when a row has so many, and at the end of a row when there
+// are half as many. Where a row is cut depends on that row alone.
 inline constexpr Index latte_batch = 256;
 inline constexpr Index latte_batch_padding = 16;  // of each row's survivors: whole registers
-inline constexpr Index latte_largest_batch = latte_batch + tile_keys + latte_batch_padding;
+inline constexpr Index latte_largest_batch =
+    latte_batch / 2 + latte_batch + tile_keys + latte_batch_padding;
 
 // The survivors of one row in a batch, and what is found out about them on the way.
 struct LatteSegment {
@@ -40,6 +41,7 @@ struct LatteSegment {
   std::int32_t most = 0;  // of its row's dot products so far
   float keep = 0;         // what was summed so far shrinks by this much
   bool is_first = false;  // there is nothing summed so far
+  int weight_bytes = 0;   // of weights as integers; 0 for float32
 };
 
 // Most bytes of a weight as an integer.
@@ -80,7 +82,7 @@ struct LatteWorkspace {
   double* maximum = nullptr;          // [rows]
 
   // One batch of survivors.
-  LatteSegment* segments = nullptr;   // [rows + 1]
+  LatteSegment* segments = nullptr;   // [rows]: one per row
   const std::byte** found = nullptr;  // where they lie
   std::int32_t* dots = nullptr;       // dot products
   float* weights = nullptr;
@@ -115,7 +117,7 @@ struct LatteWorkspace {
     kept = cutter.take<std::int64_t>(rows);
     steps_per_logit = cutter.take<double>(rows);
     maximum = cutter.take<double>(rows);
-    segments = cutter.take<LatteSegment>(rows + 1);
+    segments = cutter.take<LatteSegment>(rows);
     found = cutter.take<const std::byte*>(batch + latte_batch_padding);
     dots = cutter.take<std::int32_t>(batch);
     weights = cutter.take<float>(batch);
