@@ -474,12 +474,10 @@ template <class L, int Rows>
 LOWATT_ALWAYS_INLINE void bitformer_add_rows(
     const BitformerBatch& batch, const typename BitformerWeights<L, Rows>::Bytes& weights,
     Index vectors, bool is_first, std::int32_t* sums, Index stride) noexcept {
-  constexpr int together = Ops<L>::block_vectors;
-  Index v = 0;
-  for (; v + together <= vectors; v += together)
-    bitformer_add_values<L, Rows, together>(batch, weights, v, is_first, sums, stride);
-  for (; v < vectors; ++v)
-    bitformer_add_values<L, Rows, 1>(batch, weights, v, is_first, sums, stride);
+  for_widths<Ops<L>::block_vectors, 1>(
+      vectors, [&]<int Vectors>(Index v) __attribute__((always_inline)) {
+        bitformer_add_values<L, Rows, Vectors>(batch, weights, v, is_first, sums, stride);
+      });
 }
 
 // Adds what the rests of a row's P weigh, key group by key group, to Vectors registers of dims from
@@ -515,14 +513,10 @@ void bitformer_add_few_rests(const BitformerBatch& batch, const BitformerWeights
   for (int r = 0; r < Rows; ++r) {
     const std::uint64_t groups = weights.rest_groups[r];
     if (groups == 0) continue;
-    Index v = 0;
-    const auto add = [&]<int Vectors>() __attribute__((always_inline)) {
-      for (; v + Vectors <= vectors; v += Vectors)
-        bitformer_add_rests<L, Vectors>(batch, groups, weights.rest[r], v, sums + r * stride);
-    };
-    add.template operator()<8>();
-    add.template operator()<4>();
-    add.template operator()<1>();
+    for_widths<8, 4, 1>(
+        vectors, [&]<int Vectors>(Index v) __attribute__((always_inline)) {
+          bitformer_add_rests<L, Vectors>(batch, groups, weights.rest[r], v, sums + r * stride);
+        });
   }
 }
 

@@ -259,12 +259,21 @@ LOWATT_ALWAYS_INLINE constexpr Index round_up(Index value, Index multiple) noexc
   return (value + multiple - 1) / multiple * multiple;
 }
 
+// Calls each.operator()<Width>(first) for all of `count`: as many at a time as the first of the
+// widths says for as long as they fit, then the next one. The last is 1.
+template <int... widths, class Each>
+LOWATT_ALWAYS_INLINE void for_widths(Index count, Each&& each) noexcept {
+  Index first = 0;
+  const auto step = [&]<int Width>() __attribute__((always_inline)) {
+    for (; first + Width <= count; first += Width) each.template operator()<Width>(first);
+  };
+  (step.template operator()<widths>(), ...);
+}
+
 // Calls each.operator()<Rows>(first row) for all rows, four at a time, then one at a time.
 template <class Each>
 LOWATT_ALWAYS_INLINE void for_rows(Index rows, Each&& each) noexcept {
-  Index r = 0;
-  for (; r + 4 <= rows; r += 4) each.template operator()<4>(r);
-  for (; r < rows; ++r) each.template operator()<1>(r);
+  for_widths<4, 1>(rows, each);
 }
 
 // Overwrites the 64 scores of one row at the keys that `visible` leaves out.

@@ -238,7 +238,6 @@ struct InhibitorTileSkipper {
 template <class L, int Rows, class Groups>
 void inhibitor_inhibit_rows(const InhibitorWorkspace& workspace, const Index* row, Index dim,
                             Index dims, Groups groups) noexcept {
-  constexpr int together = Ops<L>::block_vectors;
   const Index vectors = dims / Ops<L>::lanes;
   const std::uint8_t* shifted[Rows];
   std::int32_t* inhibited[Rows];
@@ -246,20 +245,17 @@ void inhibitor_inhibit_rows(const InhibitorWorkspace& workspace, const Index* ro
     shifted[i] = workspace.shifted + row[i] * tile_keys;
     inhibited[i] = workspace.inhibited + row[i] * workspace.value_stride + dim;
   }
-  Index v = 0;
-  for (; v + together <= vectors; v += together)
-    inhibitor_inhibit<L, Rows, together>(shifted, inhibited, workspace.magnitude,
-                                         workspace.direction, v, groups);
-  for (; v < vectors; ++v)
-    inhibitor_inhibit<L, Rows, 1>(shifted, inhibited, workspace.magnitude, workspace.direction, v,
-                                  groups);
+  for_widths<Ops<L>::block_vectors, 1>(
+      vectors, [&]<int Vectors>(Index v) __attribute__((always_inline)) {
+        inhibitor_inhibit<L, Rows, Vectors>(shifted, inhibited, workspace.magnitude,
+                                            workspace.direction, v, groups);
+      });
 }
 
 // The same for one row and all dims, without splitting the tile.
 template <class L>
 void inhibitor_walk_one(const InhibitorArguments& arguments, const InhibitorWorkspace& workspace,
                         const InhibitorTile& tile, Index row, unsigned open) noexcept {
-  constexpr int together = Ops<L>::block_vectors;
   const Index vectors = workspace.value_stride / Ops<L>::lanes;
   const std::uint8_t* shifted = workspace.shifted + row * tile_keys;
   std::int32_t* inhibited = workspace.inhibited + row * workspace.value_stride;
@@ -272,9 +268,7 @@ void inhibitor_walk_one(const InhibitorArguments& arguments, const InhibitorWork
       inhibitor_inhibit_one<L, Vectors>(shifted, inhibited, tile.values, tile.next,
                                         arguments.is_signed, v, OpenGroups{open});
   };
-  Index v = 0;
-  for (; v + together <= vectors; v += together) walk.template operator()<together>(v);
-  for (; v < vectors; ++v) walk.template operator()<1>(v);
+  for_widths<Ops<L>::block_vectors, 1>(vectors, walk);
 }
 
 // Adds the tiles [tile_begin, tile_end) to the block's H.

@@ -352,14 +352,12 @@ void inhibitor_int16_accumulate(const InhibitorArguments& arguments) noexcept {
       hide(workspace.shifted + r * tile_keys, rows.word(r), std::uint16_t{32767});
 
     const auto* values = reinterpret_cast<const std::int16_t*>(tile + layout.values_offset());
-    constexpr int together = Ops<L>::block_vectors;
     const Index vectors = workspace.stride / Ops<L>::lanes;
-    Index v = 0;
-    for (; v + together <= vectors; v += together)
-      inhibitor_int16_inhibit_rows<L, together>(block.rows, workspace, values, arguments.is_signed,
-                                                v);
-    for (; v < vectors; ++v)
-      inhibitor_int16_inhibit_rows<L, 1>(block.rows, workspace, values, arguments.is_signed, v);
+    for_widths<Ops<L>::block_vectors, 1>(
+        vectors, [&]<int Vectors>(Index v) __attribute__((always_inline)) {
+          inhibitor_int16_inhibit_rows<L, Vectors>(block.rows, workspace, values,
+                                                   arguments.is_signed, v);
+        });
     if (++recent_tiles % inhibitor_int16_recent_tiles == 0) workspace.fold(block.rows);
   }
   workspace.fold(block.rows);
