@@ -119,6 +119,15 @@ struct BitformerSums {
     for (Index r = 0; r < rows; ++r)
       for (Index i = dims; i < stride; ++i) sums[r * stride + i] = 0;
   }
+  // Sum P of row r. In 32 bits it is at most 255 * 64 * most_tiles.
+  template <class L>
+  LOWATT_ALWAYS_INLINE std::int64_t weight(Index r) const noexcept {
+    const Index at = r * stride + dims;
+    std::int64_t sum = Ops<L>::reduce_add_i32(Ops<L>::load(sums + at));
+    if (state->is_wide)
+      for (Index i = 0; i < Ops<L>::lanes; ++i) sum += wide_sums[at + i];
+    return sum;
+  }
 };
 
 // What the phases of one block hand on to each other.
@@ -602,21 +611,24 @@ void bitformer_finish(const BitformerArguments& arguments) noexcept {
   const BlockArguments& block = arguments.block;
   const BitformerSums sums = BitformerWorkspace(arguments).sums;
   const Index dims = block.value_dim;
+  const bool is_wide = sums.state->is_wide;
+  // Row after row, their divisions would take as long as writing a row does.
+  double weight[bitformer_most_rows];
+  for (Index r = 0; r < block.rows; ++r) weight[r] = static_cast<double>(sums.weight<L>(r));
+  FloatPair factor[bitformer_most_rows];
+  for (Index r = 0; r < block.rows; ++r) factor[r] = FloatPair(arguments.value_scale / weight[r]);
   for (Index r = 0; r < block.rows; ++r) {
     float* out = block.out + r * block.out_stride;
     const std::int32_t* narrow = sums.sums + r * sums.stride;
     std::int64_t* wide = sums.wide_sums + r * sums.stride;
-    // At most 255 * 64 * most_tiles.
-    std::int64_t weight = Ops<L>::reduce_add_i32(Ops<L>::load(narrow + sums.dims));
-    if (sums.state->is_wide)
-      for (Index i = 0; i < Ops<L>::lanes; ++i) weight += wide[sums.dims + i];
-    if (weight == 0) {  // the row sees no key
+    if (weight[r] == 0) {  // the row sees no key
       write_zeros(dims, out);
-    } else if (sums.state->is_wide) {
+    } else if (is_wide) {
       for (Index c = 0; c < dims; ++c) wide[c] += narrow[c];
-      bitformer_means<L>(arguments.value_scale, static_cast<double>(weight), wide, dims, out);
-    } else {
-      bitformer_means<L>(arguments.value_scale, static_cast<double>(weight), narrow, dims, out);
+      bitformer_means<L>(arguments.value_scale, weight[r], wide, dims, out);
+    } else if (weight[r] * 127 > static_cast<double>(most_written_integer) ||
+               !write_integers<L>(narrow, dims, factor[r], out)) {
+      bitformer_means<L>(arguments.value_scale, weight[r], narrow, dims, out);
     }
   }
 }
@@ -640,16 +652,11 @@ void bitformer_store_part(const BitformerArguments& arguments, PartRows<double> 
   const BitformerSums sums = BitformerWorkspace(arguments).sums;
   const bool is_wide = sums.state->is_wide, has_narrow = sums.state->tiles > 0;
   for (Index r = 0; r < arguments.block.rows; ++r) {
-    const auto sum = [&](Index i, bool has_recent) {
-      const std::int64_t recent = has_recent ? sums.sums[r * sums.stride + i] : 0;
-      return is_wide ? sums.wide_sums[r * sums.stride + i] + recent : recent;
-    };
-    std::int64_t weight = 0;
-    for (Index i = sums.dims; i < sums.dims + Ops<L>::lanes; ++i) weight += sum(i, true);
-    part.weight(r) = static_cast<double>(weight);
+    part.weight(r) = static_cast<double>(sums.weight<L>(r));
     part.maximum(r) = part.kept(r) = 0;
-    for (Index c = 0; c < part.value_dim; ++c)
-      part.sums(r)[c] = static_cast<double>(sum(c, has_narrow));
+    for (Index i = r * sums.stride, c = 0; c < part.value_dim; ++i, ++c)
+      part.sums(r)[c] =
+          static_cast<double>((is_wide ? sums.wide_sums[i] : 0) + (has_narrow ? sums.sums[i] : 0));
   }
 }
 template <class L>

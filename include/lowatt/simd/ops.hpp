@@ -53,15 +53,13 @@
 //                  to 255; store_addresses(mask, base, stride, out): base + j * stride for each set
 //                  bit j, ascending; returns their number, may write 16 elements past them;
 //                  nonzero_lanes(a): bit l set where lane l is not 0
-//   float          multiply_add(a, b, c) = a*b + c, fused where the level has it; round_i32 half
-//                  to even; to_float (of 32-bit lanes); load_i8_as_float (`lanes` signed bytes);
-//                  load_f16, store_f16 (`lanes` numbers of half precision, as core/half.hpp);
-//                  add_above(sum, x, y, term): sum, and term added where x > y;
-//                  add_not_below: the same where x >= y;
-//                  multiply_add_above(sum, x, y, a, b): the same with a*b; sign: -1, 0 or 1, of NaN
-//                  0; load_lanes, store_lanes: the first `count` < lanes floats alone; others load
-//                  as
-//                  0
+//   float          multiply_add(a, b, c) = a*b + c, of one rounding where fuses_multiply_add;
+//                  round_i32 half to even; to_float (of 32-bit lanes); load_i8_as_float (`lanes`
+//                  signed bytes); load_f16, store_f16 (`lanes` numbers of half precision, as
+//                  core/half.hpp); add_above(sum, x, y, term): sum, and term added where x > y;
+//                  add_not_below: the same where x >= y; multiply_add_above(sum, x, y, a, b): the
+//                  same with a*b; sign: -1, 0 or 1, of NaN 0; load_lanes, store_lanes: the first
+//                  `count` < lanes floats alone; others load as 0
 //   double         Double: half as many; to_double of as many int32 or float, store_as_float;
 //                  quotient(a, divisor, inverse): a / divisor, for integer divisors below 2^49 of
 //                  which inverse is the reciprocal

@@ -66,6 +66,7 @@ struct Ops<arch::avx2> {
     return _mm256_abs_epi8(a);
   }
   static constexpr bool counts_by_nibbles = true, looks_up_64 = false;
+  static constexpr bool fuses_multiply_add = true;
   static LOWATT_ALWAYS_INLINE Register broadcast16(const void* p) noexcept {
     return _mm256_broadcastsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(p)));
   }

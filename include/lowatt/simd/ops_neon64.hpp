@@ -110,6 +110,7 @@ struct Ops<arch::neon64> {
     return vbslq_u8(vcltzq_s8(s8(a)), negative, otherwise);
   }
   static constexpr bool counts_by_nibbles = false, looks_up_64 = false;
+  static constexpr bool fuses_multiply_add = true;
   static LOWATT_ALWAYS_INLINE Register popcount_u8(Register a) noexcept { return vcntq_u8(a); }
   // 64 entries per instruction, which yields zero for every index outside of them.
   static LOWATT_ALWAYS_INLINE Register lookup_u8(const std::uint8_t* table, int used,

@@ -67,6 +67,7 @@ struct Ops<arch::sse2> {
     return _mm_sub_epi8(_mm_xor_si128(a, negative), negative);
   }
   static constexpr bool counts_by_nibbles = false, looks_up_64 = false;
+  static constexpr bool fuses_multiply_add = false;
   static LOWATT_ALWAYS_INLINE Register popcount_u8(Register a) noexcept {
     // Pairs, then nibbles, then bytes: SSE2 has no byte shuffle to look counts up with.
     a = _mm_sub_epi8(a, _mm_and_si128(_mm_srli_epi16(a, 1), fill_u8(0x55)));
