@@ -2,7 +2,7 @@
 #include <cmath>
 #include <lowatt/attention/bitformer.hpp>
 #include <lowatt/bitformer/reference.hpp>
-#include <lowatt/simd/ops.hpp>
+#include <lowatt/simd/write_row.hpp>
 
 #include "support/float_check.hpp"
 
@@ -242,6 +242,36 @@ TEST(Bitformer, Quotient) {
   }
   check(0.0, 3.0);
   check(0.0, 1.0);
+}
+
+// Scales times integers over integers, in floats where that is said to be certain. Some results lie
+// half-way between two floats.
+TEST(Bitformer, ProductBounds) {
+  std::mt19937_64 random(5);
+  const auto fused = [](float x, float y, float z) { return std::fma(x, y, z); };
+  int certain = 0, half_way = 0;
+  constexpr int count = 4'000'000;
+  for (int i = 0; i < count; ++i) {
+    const int bits = 1 + i % 17;
+    const auto divisor = static_cast<double>((random() >> (64 - bits)) + 1);
+    const double largest = std::min(127 * divisor, 0x1p24);
+    const double sum = std::trunc(std::ldexp(static_cast<double>(random() >> 11), -53) * largest);
+    const float scale =
+        std::ldexp(static_cast<float>(random() >> 40), static_cast<int>(random() % 60) - 40);
+    const double exact = static_cast<double>(scale) * sum / divisor;
+    const auto expected = static_cast<float>(exact);
+    const float other =
+        std::nextafter(expected, exact > static_cast<double>(expected) ? 3e38f : 0.0f);
+    half_way += (static_cast<double>(expected) + static_cast<double>(other)) / 2 == exact;
+    const lowatt::FloatPair factor(static_cast<double>(scale) / divisor);
+    const auto product = lowatt::product_bounds(static_cast<float>(sum), factor.high, -factor.high,
+                                                -factor.low, fused);
+    if (product.nearer != product.farther) continue;
+    ++certain;
+    ASSERT_EQ(product.nearer, expected) << scale << " * " << sum << " / " << divisor;
+  }
+  EXPECT_GT(half_way, count / 1000);
+  EXPECT_GT(certain, count / 10 * 9);
 }
 
 TEST(Bitformer, EqualScores) {

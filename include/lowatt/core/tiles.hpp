@@ -263,6 +263,8 @@ LOWATT_ALWAYS_INLINE constexpr Index round_up(Index value, Index multiple) noexc
 // widths says for as long as they fit, then the next one. The last is 1.
 template <int... widths, class Each>
 LOWATT_ALWAYS_INLINE void for_widths(Index count, Each&& each) noexcept {
+  constexpr int all[] = {widths...};
+  static_assert(all[sizeof...(widths) - 1] == 1);
   Index first = 0;
   const auto step = [&]<int Width>() __attribute__((always_inline)) {
     for (; first + Width <= count; first += Width) each.template operator()<Width>(first);

@@ -47,7 +47,7 @@ LOWATT_ALWAYS_INLINE void write_scaled(const Number* sums, Index dims, double fa
       sums, dims, out, [=](Double sum) __attribute__((always_inline)) { return sum * by; });
 }
 
-// A factor as the sum of two floats, to 2^-48 of itself.
+// A factor as the sum of two floats, to 2^-48 of itself unless one of them is subnormal.
 struct FloatPair {
   float high, low;
 
@@ -57,19 +57,34 @@ struct FloatPair {
         low(static_cast<float>(factor - static_cast<double>(high))) {}
 };
 
-// What write_integers() takes.
+// What a product rounds to if the error of its first rounding is taken for 2^-18 smaller and for as
+// much larger than it was found to be. Where both are the same float, it is what the product rounds
+// to, exact or with an error of up to 2^-50 of itself.
+template <class Float>
+struct ProductBounds {
+  Float nearer, farther;  // to the product as it was first rounded
+};
+
+// Of sum * (high + low). Fused multiply-adds find by how much sum * high was rounded up, exactly,
+// and, with sum * low subtracted, by how much the float is above what is wanted: to within 2^-46 of
+// the product, all in all. Say a number half-way between two floats lies between what is wanted and
+// what was found. Such numbers are 2^-25 of the product or more away from any float, so that the
+// float is as far above or below what was found, and 2^-18 of that is more than 2^-46: the number
+// lies between both bounds as well, and they round to different floats.
+template <class Float, class Fused>
+LOWATT_ALWAYS_INLINE ProductBounds<Float> product_bounds(Float sum, Float high, Float minus_high,
+                                                         Float minus_low, Fused&& fused) noexcept {
+  const Float product = sum * high;
+  const Float above = fused(sum, minus_low, fused(sum, minus_high, product));
+  return {fused(above, Float(0x1p-18f - 1), product), fused(above, Float(-0x1p-18f - 1), product)};
+}
+
+// Largest absolute value that write_integers() takes.
 inline constexpr Index most_written_integer = Index{1} << 24;
 
-// out[c] = sums[c] * factor for integers of at most most_written_integer, as doubles would give it
-// if rounded to a float at last and within 2^-50 of the product before: half the time in floats.
-// Returns false, and may have written anything, where that is not certain. Whole registers of sums
-// are read.
-//
-// The product of two floats and what its rounding left out are sum * factor.high exactly. With
-// sum * factor.low added to what was left out, both are within 2^-46 of the product. Numbers
-// half-way between two floats are 2^-25 or more away from a float, so that one which lies between
-// both and the product lies between 1 - 2^-18 and 1 + 2^-18 of what was left out as well: and these
-// two then round to different floats.
+// out[c] = sums[c] * factor for integers up to most_written_integer, computed in floats: twice as
+// many fit a register as doubles. Returns whether doubles within 2^-50 of the products would be
+// rounded to the same floats; where not, out may hold anything. Whole registers of sums are read.
 template <class L>
 LOWATT_ALWAYS_INLINE bool write_integers(const std::int32_t* sums, Index dims, FloatPair factor,
                                          float* out) noexcept {
@@ -78,23 +93,21 @@ LOWATT_ALWAYS_INLINE bool write_integers(const std::int32_t* sums, Index dims, F
   if constexpr (!Op::fuses_multiply_add) {
     return false;
   } else {
-    // Beyond these, what is left out of a product may be smaller than any float.
+    // Within these, neither a product leaves the range of floats nor what it was rounded by.
     const float size = factor.high < 0 ? -factor.high : factor.high;
     if (!(size >= 0x1p-60f && size <= 0x1p60f)) return false;
     const Float high(factor.high), minus_high(-factor.high), minus_low(-factor.low);
-    const Float minus_less(0x1p-18f - 1), minus_more(-0x1p-18f - 1);
     auto same = high == high;
     for (Index c = 0; c < dims; c += Op::lanes) {
-      const Float sum = Op::to_float(Op::load(sums + c));
-      const Float product = sum * high;
-      const Float above =
-          Op::multiply_add(sum, minus_low, Op::multiply_add(sum, minus_high, product));
-      const Float less = Op::multiply_add(above, minus_less, product);
-      same = same & (less == Op::multiply_add(above, minus_more, product));
+      const ProductBounds<Float> product = product_bounds(
+          Op::to_float(Op::load(sums + c)), high, minus_high, minus_low,
+          [](Float x, Float y, Float z)
+              __attribute__((always_inline)) { return Op::multiply_add(x, y, z); });
+      same = same & (product.nearer == product.farther);
       if (c + Op::lanes <= dims)
-        less.store_unaligned(out + c);
+        product.nearer.store_unaligned(out + c);
       else
-        Op::store_lanes(out + c, less, dims - c);
+        Op::store_lanes(out + c, product.nearer, dims - c);
     }
     return xsimd::all(same);
   }
