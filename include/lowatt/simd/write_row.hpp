@@ -97,7 +97,7 @@ LOWATT_ALWAYS_INLINE bool write_integers(const std::int32_t* sums, Index dims, F
     const float size = factor.high < 0 ? -factor.high : factor.high;
     if (!(size >= 0x1p-60f && size <= 0x1p60f)) return false;
     const Float high(factor.high), minus_high(-factor.high), minus_low(-factor.low);
-    auto same = high == high;
+    auto same = high == Float(factor.high);
     for (Index c = 0; c < dims; c += Op::lanes) {
       const ProductBounds<Float> product = product_bounds(
           Op::to_float(Op::load(sums + c)), high, minus_high, minus_low,
